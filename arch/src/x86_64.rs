@@ -1,0 +1,898 @@
+//! x86_64.
+//!
+//! Two layers carry the registers of a program through a checkpoint:
+//!
+//! ```text
+//!   the program's stack                        the private stack (scratch mapping)
+//!
+//!   |  frames of the program  |
+//!   |-------------------------|  <- rsp when the signal came
+//!   |  red zone, 128 bytes    |
+//!   |-------------------------|
+//!   |  XSAVE area             |  \
+//!   |  siginfo                |   > the kernel's signal frame: every register the program sees;
+//!   |  ucontext               |  /  rt_sigreturn puts them back
+//!   |-------------------------|
+//!   |  handler: Context, ...  |     the callee-saved registers of the handler
+//!   |  return address of      |                        |--------------------|  <- stack_top
+//!   |  save_context_then      |  <- Context.rsp        |  the capture       |
+//!   |-------------------------|                        |  ...               |
+//! ```
+//!
+//! All that is needed to go on lies on the *program's* stack, which is memory like any other and
+//! goes into the image. [`save_context_then`] leaves for the private stack; the way back, be it an
+//! ordinary return, a failure or the restart in another process, is always [`restore_context`].
+//!
+//! The stubs are naked functions rather than `global_asm!`: the offsets are then operands, checked
+//! by the compiler, and the symbols are mangled, so that nothing can be exported by accident.
+
+#[cfg(feature = "memory-functions")]
+use core::arch::global_asm;
+use core::arch::{asm, naked_asm};
+use core::mem::{offset_of, size_of};
+use linux_raw_sys::errno::EINTR;
+use linux_raw_sys::general::{
+    __NR_accept, __NR_accept4, __NR_epoll_pwait, __NR_epoll_pwait2, __NR_epoll_wait,
+    __NR_io_getevents, __NR_read, __NR_recvfrom, __NR_recvmmsg, __NR_recvmsg, __NR_rt_sigtimedwait,
+    __NR_semop, __NR_semtimedop, __NR_sendmsg, __NR_sendto, __NR_write,
+};
+use linux_raw_sys::general::{__NR_arch_prctl, __NR_exit_group, __NR_munmap, __NR_rt_sigreturn};
+use linux_raw_sys::general::{ARCH_SET_FS, stack_t};
+use static_assertions::{const_assert, const_assert_eq};
+
+use crate::outcome::RESTARTED;
+
+/// This machine in ELF headers (`EM_X86_64`).
+pub const ELF_MACHINE: u16 = 62;
+/// This machine as people call it.
+pub const NAME: &str = "x86_64";
+/// The end of the addresses a program can map (47 bits, less a page).
+pub const ADDRESS_END: u64 = 0x7fff_ffff_f000;
+
+/// What a C library signs its rseq area with (`RSEQ_SIG`, glibc's sysdeps/unix/sysv/linux/x86).
+pub const RSEQ_SIGNATURE: u32 = 0x5305_3053;
+/// Where the C library's own record of a thread lies, from the thread pointer: its first bytes,
+/// among them the thread id in every version of musl.
+pub const THREAD_RECORD: core::ops::Range<usize> = 0..256;
+
+/// One raw system call. Returns what the kernel returned, errors as `-errno`.
+///
+/// # Safety
+///
+/// Whatever the call does to the process is the caller's responsibility.
+#[inline]
+pub unsafe fn syscall(number: u32, args: [usize; 6]) -> isize {
+    let result;
+    // SAFETY: the kernel preserves every register but rax, rcx and r11.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number as usize => result,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
+            in("r10") args[3],
+            in("r8") args[4],
+            in("r9") args[5],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// What a function must find again when it is returned into: the System V ABI's callee-saved
+/// registers and control words.
+#[repr(C)]
+#[derive(Default)]
+pub struct Context {
+    rbx: u64,
+    rbp: u64,
+    r12: u64,
+    r13: u64,
+    r14: u64,
+    r15: u64,
+    /// Where the return address lies.
+    rsp: u64,
+    mxcsr: u32,
+    x87_control: u32,
+}
+const_assert_eq!(size_of::<Context>(), 64);
+// The unwind rules below hold the offset of rsp in one signed LEB128 byte.
+const_assert!(offset_of!(Context, rsp) < 64);
+
+/// Saves the context in `context`, calls `function(argument)` on the stack that ends at
+/// `stack_top`, and returns what it returned. In a process restarted from an image that was written
+/// meanwhile, it returns once more, with [`RESTARTED`].
+///
+/// To the compiler it is a call that returns once, in whichever process: all that follows reads
+/// memory that the image holds.
+///
+/// # Safety
+///
+/// `context` is writable and stays where it is; `stack_top` is 16-byte aligned and ends a stack
+/// nobody uses; `function` does not unwind.
+#[unsafe(naked)]
+pub unsafe extern "C" fn save_context_then(
+    context: *mut Context,
+    stack_top: *mut u8,
+    function: unsafe extern "C" fn(*mut u8) -> u64,
+    argument: *mut u8,
+) -> u64 {
+    // rdi context, rsi stack_top, rdx function, rcx argument -> rax outcome
+    naked_asm!(
+        ".cfi_startproc",
+        "mov [rdi + {rbx}], rbx",          // the registers a callee must preserve
+        "mov [rdi + {rbp}], rbp",
+        "mov [rdi + {r12}], r12",
+        "mov [rdi + {r13}], r13",
+        "mov [rdi + {r14}], r14",
+        "mov [rdi + {r15}], r15",
+        "stmxcsr [rdi + {mxcsr}]",         // rounding and exception masks of SSE
+        "fnstcw [rdi + {x87_control}]",    // and of x87
+        "mov [rdi + {rsp}], rsp",          // rsp points at our return address
+        "mov rbx, rdi",                    // the callee preserves rbx: it keeps the context
+        // From here on debuggers find our frame through rbx:
+        // CFA = *(rbx + offset of rsp) + 8 (DW_CFA_def_cfa_expression: breg3, deref, plus_uconst),
+        ".cfi_escape 0x0f, 5, 0x73, {rsp}, 0x06, 0x23, 8",
+        // and the caller's rbx at rbx + offset of rbx (DW_CFA_expression: reg 3, breg3).
+        ".cfi_escape 0x10, 3, 2, 0x73, {rbx}",
+        "mov rsp, rsi",                    // over to the private stack
+        "mov rdi, rcx",                    // the one argument
+        "call rdx",                        // aligned: stack_top is a multiple of 16
+        "mov rsi, rax",                    // what it returned is the outcome
+        "mov rdi, rbx",
+        "jmp {restore}",                   // an ordinary return is a restored context as well
+        ".cfi_endproc",
+        rbx = const offset_of!(Context, rbx),
+        rbp = const offset_of!(Context, rbp),
+        r12 = const offset_of!(Context, r12),
+        r13 = const offset_of!(Context, r13),
+        r14 = const offset_of!(Context, r14),
+        r15 = const offset_of!(Context, r15),
+        rsp = const offset_of!(Context, rsp),
+        mxcsr = const offset_of!(Context, mxcsr),
+        x87_control = const offset_of!(Context, x87_control),
+        restore = sym restore_context,
+    )
+}
+
+/// Returns from the [`save_context_then`] that saved `context`, with `outcome`.
+///
+/// # Safety
+///
+/// The frame that called `save_context_then` has not returned since.
+#[unsafe(naked)]
+pub unsafe extern "C" fn restore_context(context: *const Context, outcome: u64) -> ! {
+    // rdi context, rsi outcome
+    naked_asm!(
+        "mov rbx, [rdi + {rbx}]",
+        "mov rbp, [rdi + {rbp}]",
+        "mov r12, [rdi + {r12}]",
+        "mov r13, [rdi + {r13}]",
+        "mov r14, [rdi + {r14}]",
+        "mov r15, [rdi + {r15}]",
+        "ldmxcsr [rdi + {mxcsr}]",
+        "fldcw [rdi + {x87_control}]",
+        "mov rsp, [rdi + {rsp}]",          // back on the program's stack,
+        "mov rax, rsi",                    // whose top is the return address
+        "ret",
+        rbx = const offset_of!(Context, rbx),
+        rbp = const offset_of!(Context, rbp),
+        r12 = const offset_of!(Context, r12),
+        r13 = const offset_of!(Context, r13),
+        r14 = const offset_of!(Context, r14),
+        r15 = const offset_of!(Context, r15),
+        rsp = const offset_of!(Context, rsp),
+        mxcsr = const offset_of!(Context, mxcsr),
+        x87_control = const offset_of!(Context, x87_control),
+    )
+}
+
+/// The way from `restart-static` into the restarted program, in the image's own `libckpt.so`:
+/// unmaps `length` bytes at `loader`, which is all that is left of `restart-static`, the stack it
+/// stands on included, and restores `context`.
+///
+/// # Safety
+///
+/// To be called only in a process whose memory is otherwise as the image has it.
+#[unsafe(naked)]
+pub unsafe extern "C" fn resume(context: *const Context, loader: usize, length: usize) -> ! {
+    // rdi context, rsi loader, rdx length
+    naked_asm!(
+        "mov r12, rdi",                    // the kernel preserves r12; there will be no stack
+        "mov rdi, rsi",
+        "mov rsi, rdx",
+        "mov eax, {munmap}",
+        "syscall",
+        "test rax, rax",
+        "jnz 2f",                          // half a loader left is no restart
+        "mov rdi, r12",
+        "mov esi, {restarted}",
+        "jmp {restore}",
+        "2:",
+        "mov edi, 125",
+        "mov eax, {exit_group}",
+        "syscall",
+        "ud2",
+        munmap = const __NR_munmap,
+        exit_group = const __NR_exit_group,
+        restarted = const RESTARTED,
+        restore = sym restore_context,
+    )
+}
+
+/// The type of [`resume`], as `restart-static` calls it at the address the image names.
+pub type Resume = unsafe extern "C" fn(*const Context, usize, usize) -> !;
+
+/// Calls `function(argument)` on the stack that ends at `stack_top`, never to return.
+///
+/// # Safety
+///
+/// `stack_top` is 16-byte aligned and ends a stack nobody uses.
+#[unsafe(naked)]
+pub unsafe extern "C" fn leave_for_stack(
+    stack_top: *mut u8,
+    function: unsafe extern "C" fn(*mut u8) -> !,
+    argument: *mut u8,
+) -> ! {
+    // rdi stack_top, rsi function, rdx argument
+    naked_asm!(
+        "mov rsp, rdi",
+        "mov rdi, rdx",
+        "xor ebp, ebp", // the outermost frame
+        "call rsi",
+        "ud2",
+    )
+}
+
+/// The signal return trampoline (`sa_restorer`). Its bytes are those by which gdb knows one.
+///
+/// # Safety
+///
+/// Only the kernel makes a signal handler return here.
+#[unsafe(naked)]
+pub unsafe extern "C" fn signal_return() {
+    naked_asm!(
+        ".byte 0x48, 0xc7, 0xc0",          // mov rax, imm32: the long form that gdb looks for
+        ".long {rt_sigreturn}",
+        "syscall",
+        rt_sigreturn = const __NR_rt_sigreturn,
+    )
+}
+
+/// Defines `_start`, which calls the given `unsafe extern "C" fn(*mut usize) -> !` with the initial
+/// stack pointer: there lie argc, argv, the environment and the auxiliary vector.
+#[macro_export]
+macro_rules! program_entry {
+    ($main:path) => {
+        /// Where the kernel starts the program.
+        ///
+        /// # Safety
+        ///
+        /// Only the kernel calls it.
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn _start() -> ! {
+            ::core::arch::naked_asm!(
+                "xor ebp, ebp",            // the outermost frame, says the ABI
+                "mov rdi, rsp",
+                "and rsp, -16",            // as a C function expects it
+                "call {main}",
+                "ud2",
+                main = sym $main,
+            )
+        }
+    };
+}
+
+/// The run-time and link-time addresses of the linker script's symbol `__image_start`; they
+/// differ once a program has moved.
+#[inline(never)]
+pub fn image_start() -> usize {
+    let address: usize;
+    // SAFETY: computes an address relative to the instruction pointer.
+    unsafe {
+        asm!(
+            ".hidden __image_start",
+            "lea {}, [rip + __image_start]",
+            out(reg) address,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    address
+}
+
+/// The relocation type "base + addend" (`R_X86_64_RELATIVE`).
+pub const RELATIVE_RELOCATION: u32 = 8;
+
+/// Bytes that [`write_jump`] writes.
+pub const JUMP_LENGTH: usize = 12;
+
+/// Makes the function at `from` jump to `to`, however far. Clobbers rax, as any call may.
+///
+/// # Safety
+///
+/// [`JUMP_LENGTH`] bytes at `from` are writable and nothing is executing them.
+pub unsafe fn write_jump(from: *mut u8, to: usize) {
+    let mut code = [0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xe0]; // movabs rax, to; jmp rax
+    code[2..10].copy_from_slice(&to.to_le_bytes());
+    // SAFETY: the caller's contract.
+    unsafe { from.copy_from_nonoverlapping(code.as_ptr(), JUMP_LENGTH) }
+}
+
+// arch_prctl codes that linux-raw-sys lacks (arch/x86/include/uapi/asm/prctl.h).
+const ARCH_SET_GS: u32 = 0x1001;
+const ARCH_GET_FS: u32 = 0x1003;
+const ARCH_GET_GS: u32 = 0x1004;
+const ARCH_GET_XCOMP_PERM: u32 = 0x1022;
+const ARCH_REQ_XCOMP_PERM: u32 = 0x1023;
+const ARCH_SHSTK_STATUS: u32 = 0x5005;
+
+/// `arch_prctl`; returns what the kernel returned.
+///
+/// # Safety
+///
+/// As for [`syscall`].
+unsafe fn arch_prctl(code: u32, argument: usize) -> isize {
+    // SAFETY: the caller's contract.
+    unsafe { syscall(__NR_arch_prctl, [code as usize, argument, 0, 0, 0, 0]) }
+}
+
+/// `arch_prctl` of a code that writes eight bytes; `None` where the kernel does not know it.
+fn arch_prctl_read(code: u32) -> Option<u64> {
+    let mut value = 0_u64;
+    // SAFETY: the kernel writes eight bytes at the address given.
+    let result = unsafe { arch_prctl(code, &raw mut value as usize) };
+    (result == 0).then_some(value)
+}
+
+/// Bytes that [`write_system_call`] writes.
+pub const SYSTEM_CALL_LENGTH: usize = 8;
+
+/// Makes the function at `from` make a system call with its own arguments, of which there are at
+/// most three: further ones go into other registers than a function's.
+///
+/// # Safety
+///
+/// [`SYSTEM_CALL_LENGTH`] bytes at `from` are writable and nothing is executing them.
+pub unsafe fn write_system_call(from: *mut u8, number: u32) {
+    let mut code = [0xb8, 0, 0, 0, 0, 0x0f, 0x05, 0xc3]; // mov eax, number; syscall; ret
+    code[1..5].copy_from_slice(&number.to_le_bytes());
+    // SAFETY: the caller's contract.
+    unsafe { from.copy_from_nonoverlapping(code.as_ptr(), SYSTEM_CALL_LENGTH) }
+}
+
+/// The bases that make `fs:0` and `gs:0`; the first is the thread pointer.
+#[derive(Clone, Copy)]
+pub struct ThreadPointers {
+    /// The base of fs.
+    pub thread_pointer: u64,
+    /// The base of gs, which Linux programs rarely use.
+    pub second: u64,
+}
+
+impl ThreadPointers {
+    /// Those of the calling thread.
+    pub fn current() -> Self {
+        let base = |code| arch_prctl_read(code).unwrap_or(0);
+        Self { thread_pointer: base(ARCH_GET_FS), second: base(ARCH_GET_GS) }
+    }
+
+    /// Gives them to the calling thread. Fails with `-errno` for addresses no program can have.
+    ///
+    /// # Safety
+    ///
+    /// Nothing that the calling thread still does relies on thread-local storage.
+    pub unsafe fn set(self) -> isize {
+        // SAFETY: the caller's contract.
+        unsafe {
+            match arch_prctl(ARCH_SET_GS, self.second as usize) {
+                0 => arch_prctl(ARCH_SET_FS, self.thread_pointer as usize),
+                error => error,
+            }
+        }
+    }
+}
+
+/// Whether the calling thread has a shadow stack, which this project cannot restore yet
+/// (Documentation/arch/x86/shstk.rst).
+pub fn shadow_stack_active() -> bool {
+    arch_prctl_read(ARCH_SHSTK_STATUS).is_some_and(|features| features != 0)
+}
+
+/// `struct sigcontext` (arch/x86/include/uapi/asm/sigcontext.h).
+#[repr(C)]
+struct SignalContext {
+    r8_to_r15: [u64; 8],
+    rdi: u64,
+    rsi: u64,
+    rbp: u64,
+    rbx: u64,
+    rdx: u64,
+    rax: u64,
+    rcx: u64,
+    rsp: u64,
+    rip: u64,
+    eflags: u64,
+    cs: u16,
+    gs: u16,
+    fs: u16,
+    ss: u16,
+    err: u64,
+    trapno: u64,
+    oldmask: u64,
+    cr2: u64,
+    floating_point: *const FloatingPoint,
+    reserved: [u64; 8],
+}
+const_assert_eq!(size_of::<SignalContext>(), 256);
+const_assert_eq!(offset_of!(SignalContext, floating_point), 184);
+
+/// `struct _fpstate_64`: an FXSAVE area whose last bytes say what follows it.
+#[repr(C)]
+struct FloatingPoint {
+    fxsave: [u8; 464],
+    magic: u32,
+    extended_size: u32,
+    features: u64,
+    state_size: u32,
+    padding: [u32; 7],
+}
+const_assert_eq!(size_of::<FloatingPoint>(), 512);
+
+/// `FP_XSTATE_MAGIC1`: behind the FXSAVE area comes the rest of an XSAVE area.
+const EXTENDED_STATE: u32 = 0x4650_5853;
+
+/// `struct ucontext`: what the kernel saved of the interrupted program.
+#[repr(C)]
+pub struct SignalFrame {
+    flags: u64,
+    link: u64,
+    /// The alternate stack as the program had set it.
+    pub alternate_stack: stack_t,
+    context: SignalContext,
+    /// The signals that were blocked when the signal came.
+    pub mask: u64,
+}
+const_assert_eq!(size_of::<SignalFrame>(), 304);
+const_assert_eq!(offset_of!(SignalFrame, context), 40);
+
+/// Bytes in [`SignalFrame::registers`].
+pub const REGISTERS: usize = 27;
+
+impl SignalFrame {
+    /// The general registers as `NT_PRSTATUS` has them: `struct user_regs_struct`
+    /// (arch/x86/include/asm/user_64.h). The number of an interrupted system call is not known to
+    /// a signal frame; -1 in `orig_rax` says so.
+    pub fn registers(&self, pointers: ThreadPointers) -> [u64; REGISTERS] {
+        let c = &self.context;
+        let [r8, r9, r10, r11, r12, r13, r14, r15] = c.r8_to_r15;
+        let orig_rax = u64::MAX;
+        [
+            r15,
+            r14,
+            r13,
+            r12,
+            c.rbp,
+            c.rbx,
+            r11,
+            r10,
+            r9,
+            r8,
+            c.rax,
+            c.rcx,
+            c.rdx,
+            c.rsi,
+            c.rdi,
+            orig_rax,
+            c.rip,
+            c.cs.into(),
+            c.eflags,
+            c.rsp,
+            c.ss.into(),
+            pointers.thread_pointer,
+            pointers.second,
+            0, // ds, es: always null in a 64-bit program
+            0,
+            c.fs.into(),
+            c.gs.into(),
+        ]
+    }
+
+    /// The stack pointer of the interrupted program.
+    pub fn stack_pointer(&self) -> u64 {
+        self.context.rsp
+    }
+
+    /// Calls `note(name, type, parts)` for each note of a core file that holds the other registers.
+    pub fn other_registers(&self, mut note: impl FnMut(&str, u32, &[&[u8]])) {
+        const NT_FPREGSET: u32 = 2;
+        const NT_X86_XSTATE: u32 = 0x202;
+        if self.context.floating_point.is_null() {
+            return;
+        }
+        // SAFETY: the kernel put an FXSAVE area there and no one has touched the frame.
+        let floating_point = unsafe { &*self.context.floating_point };
+        let address = self.context.floating_point.cast::<u8>();
+        // SAFETY: any bytes may be looked at as bytes.
+        let fxsave = unsafe { core::slice::from_raw_parts(address, size_of::<FloatingPoint>()) };
+        note("CORE", NT_FPREGSET, &[&fxsave[..464], &[0; 48]]);
+        if let Some(size) = floating_point.extended_size() {
+            // SAFETY: the kernel says that the area is that long.
+            let area = unsafe { core::slice::from_raw_parts(address, size) };
+            // Where a frame keeps its own length, a core file has the mask of the features.
+            let mut software = [0; 48];
+            software[..8].copy_from_slice(&enabled_features().to_le_bytes());
+            note("LINUX", NT_X86_XSTATE, &[&area[..464], &software, &area[512..]]);
+        }
+    }
+}
+
+impl FloatingPoint {
+    /// The length of the XSAVE area in bytes, if it is one.
+    fn extended_size(&self) -> Option<usize> {
+        (self.magic == EXTENDED_STATE).then_some(self.state_size as usize)
+    }
+}
+
+/// Which extended registers there are and where an XSAVE area keeps them. It differs between CPUs,
+/// vendors too, and the kernel does not complain: of an area that does not fit it restores x87 and
+/// SSE and drops the rest.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CpuState {
+    /// The features the area holds: bits of XCR0.
+    pub features: u64,
+    /// The length of the area in bytes.
+    pub size: u64,
+    /// For each feature its offset and length in bytes.
+    pub components: [[u32; 2]; 64],
+}
+const_assert_eq!(size_of::<CpuState>(), 528);
+
+/// Features that every x86_64 has, in the fixed part of the area: x87 and SSE.
+const LEGACY_FEATURES: u64 = 0b11;
+
+impl CpuState {
+    /// What `frame` holds, laid out as this CPU does.
+    pub fn of_frame(frame: &SignalFrame) -> Self {
+        let mut state = Self::of_this_cpu();
+        // SAFETY: the kernel put an FXSAVE area there, or nothing.
+        let floating_point = unsafe { frame.context.floating_point.as_ref() };
+        match floating_point.and_then(|f| f.extended_size().map(|size| (f.features, size))) {
+            Some((features, size)) => (state.features, state.size) = (features, size as u64),
+            None => (state.features, state.size) = (LEGACY_FEATURES, 512),
+        }
+        state
+    }
+
+    /// The bytes of it, as an image holds them.
+    pub fn as_bytes(&self) -> &[u8; size_of::<Self>()] {
+        // SAFETY: plain numbers without padding.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+
+    /// What an image holds, if it is as long as it must be.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.first_chunk::<{ size_of::<Self>() }>()?;
+        // SAFETY: plain numbers, for which any bytes are valid.
+        Some(unsafe { core::ptr::read_unaligned(bytes.as_ptr().cast()) })
+    }
+
+    /// What a signal frame can hold on this CPU and in this process.
+    pub fn of_this_cpu() -> Self {
+        let features = permitted_features();
+        let mut state = Self { features, size: 576, components: [[0; 2]; 64] };
+        for (feature, component) in state.components.iter_mut().enumerate().skip(2) {
+            if features & 1 << feature != 0 {
+                let leaf = core::arch::x86_64::__cpuid_count(0xd, feature as u32);
+                *component = [leaf.ebx, leaf.eax];
+                state.size = state.size.max(u64::from(leaf.ebx) + u64::from(leaf.eax));
+            }
+        }
+        state
+    }
+
+    /// Whether a frame that holds `self` is restored whole where a frame can hold `here`; else the
+    /// number of the feature that is not, or `None` if the area as a whole is too long.
+    pub fn fits(&self, here: &Self) -> Result<(), Option<usize>> {
+        for feature in 2..64 {
+            if self.features & 1 << feature != 0
+                && (here.features & 1 << feature == 0
+                    || here.components[feature] != self.components[feature])
+            {
+                return Err(Some(feature));
+            }
+        }
+        if self.size > here.size { Err(None) } else { Ok(()) }
+    }
+
+    /// What people call the registers of `feature`.
+    pub fn feature_name(feature: usize) -> &'static str {
+        match feature {
+            2 => "AVX",
+            3 | 4 => "MPX",
+            5..=7 => "AVX-512",
+            9 => "PKRU",
+            17 | 18 => "AMX",
+            19 => "APX",
+            _ => "unknown",
+        }
+    }
+}
+
+/// The features that the kernel has enabled: XCR0.
+fn enabled_features() -> u64 {
+    const OSXSAVE: u32 = 1 << 27;
+    if core::arch::x86_64::__cpuid(1).ecx & OSXSAVE == 0 {
+        return LEGACY_FEATURES;
+    }
+    let (low, high): (u32, u32);
+    // SAFETY: OSXSAVE says that the instruction is there and that user code may use it.
+    unsafe {
+        asm!(
+            "xgetbv",
+            in("ecx") 0,
+            out("eax") low,
+            out("edx") high,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// The features that this process may use: some, as AMX, must be asked for
+/// (Documentation/arch/x86/xstate.rst; Linux 5.16).
+fn permitted_features() -> u64 {
+    enabled_features() & arch_prctl_read(ARCH_GET_XCOMP_PERM).unwrap_or(u64::MAX)
+}
+
+/// Asks the kernel for the features of `state` that a process has only if it asks: AMX's tiles.
+/// Whether it got them is for [`CpuState::of_this_cpu`] to tell.
+pub fn request_features(state: &CpuState) {
+    const TILE_DATA: usize = 18;
+    if state.features & 1 << TILE_DATA != 0 {
+        // SAFETY: only widens what the process may use.
+        unsafe { arch_prctl(ARCH_REQ_XCOMP_PERM, TILE_DATA) };
+    }
+}
+
+/// Symbols that the C library of the program may have; null where it does not.
+pub struct WeakSymbols {
+    /// `ptrdiff_t __rseq_offset`: the rseq area from the thread pointer (glibc 2.35).
+    pub rseq_offset: *const isize,
+    /// `gnu_get_libc_version`: there in every glibc.
+    pub gnu_get_libc_version: *const u8,
+}
+
+impl WeakSymbols {
+    /// Looks them up, by way of the global offset table that the dynamic loader has filled.
+    pub fn find() -> Self {
+        let (rseq_offset, gnu_get_libc_version);
+        // SAFETY: reads two entries of the global offset table.
+        unsafe {
+            asm!(
+                ".weak __rseq_offset",
+                ".weak gnu_get_libc_version",
+                "mov {}, [rip + __rseq_offset@GOTPCREL]",
+                "mov {}, [rip + gnu_get_libc_version@GOTPCREL]",
+                out(reg) rseq_offset,
+                out(reg) gnu_get_libc_version,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        Self { rseq_offset, gnu_get_libc_version }
+    }
+}
+
+// Another program's registers, as ptrace(2) shows them to a tracer: what it takes to make a stopped
+// program issue one system call and never know of it.
+
+/// The instruction that makes a system call. Any place where these bytes lie in executable memory
+/// will do, be it in the middle of another instruction: nothing but them is executed.
+pub const SYSTEM_CALL: &[u8] = &[0x0f, 0x05];
+
+/// Bytes below the stack pointer that a function may use without moving it (System V ABI, 3.2.2).
+const RED_ZONE: u64 = 128;
+
+/// The calls that fail with `EINTR` after a stop, sockets' when they have a time-out; apart from
+/// `connect`, which cannot be made twice.
+const EINTR_CALLS: [u32; 16] = [
+    __NR_epoll_wait,
+    __NR_epoll_pwait,
+    __NR_epoll_pwait2,
+    __NR_semop,
+    __NR_semtimedop,
+    __NR_rt_sigtimedwait,
+    __NR_io_getevents,
+    __NR_read,
+    __NR_write,
+    __NR_accept,
+    __NR_accept4,
+    __NR_recvfrom,
+    __NR_recvmsg,
+    __NR_recvmmsg,
+    __NR_sendto,
+    __NR_sendmsg,
+];
+
+/// The general registers of a stopped program (`PTRACE_GETREGSET` with `NT_PRSTATUS`):
+/// `struct user_regs_struct` (arch/x86/include/asm/user_64.h).
+///
+/// What becomes of a system call that the stop interrupted is decided here as well. The kernel
+/// leaves `rax` at one of its restart codes, -512 to -516, and `orig_rax` at the call's number.
+/// When the program leaves a stop *on its way to deliver signals*, the kernel looks at both: with
+/// no signal to deliver it takes `rip` back over the instruction, puts the number, or that of
+/// `restart_syscall`, into `rax`, and the call goes on; with one it does what the signal's handler
+/// asks for. `orig_rax` of -1 means "not in a system call", and everything stays as it is. So there
+/// is nothing to re-arm by hand, which would do the wrong thing whenever a signal has come: it
+/// takes only that [`TracedRegisters::to_go_on`] are put back in a stop of that kind, and a
+/// `PTRACE_EVENT_STOP` is one.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+#[allow(missing_docs, reason = "the registers' own names")]
+pub struct TracedRegisters {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub orig_rax: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub eflags: u64,
+    pub rsp: u64,
+    pub ss: u64,
+    pub fs_base: u64,
+    pub gs_base: u64,
+    pub ds: u64,
+    pub es: u64,
+    pub fs: u64,
+    pub gs: u64,
+}
+const_assert_eq!(size_of::<TracedRegisters>(), REGISTERS * size_of::<u64>());
+
+impl TracedRegisters {
+    /// Those of a program that is about to execute the [`SYSTEM_CALL`] at `instruction`.
+    pub fn with_call(self, instruction: u64, number: u32, arguments: [u64; 6]) -> Self {
+        let [rdi, rsi, rdx, r10, r8, r9] = arguments;
+        let (rax, rip) = (number.into(), instruction);
+        // Whatever was interrupted, it is not this that is to be restarted.
+        let orig_rax = u64::MAX;
+        Self { rax, rdi, rsi, rdx, r10, r8, r9, rip, orig_rax, ..self }
+    }
+
+    /// What the system call returned that has just ended; errors as `-errno`.
+    pub fn call_result(&self) -> i64 {
+        self.rax as i64
+    }
+
+    /// With what the program goes on that was stopped with these.
+    ///
+    /// A few calls do not go on after a stop, but fail with `EINTR` (signal(7)), which a program
+    /// without a handler need not expect. They have not done anything yet, so the kernel is told to
+    /// restart them, unless a handler runs: then they fail as ever. Their time-outs begin anew.
+    pub fn to_go_on(self) -> Self {
+        const ERESTARTNOHAND: u64 = 514; // include/linux/errno.h
+        let in_call = u32::try_from(self.orig_rax).is_ok_and(|call| EINTR_CALLS.contains(&call));
+        if in_call && self.rax == u64::from(EINTR).wrapping_neg() {
+            Self { rax: ERESTARTNOHAND.wrapping_neg(), ..self }
+        } else {
+            self
+        }
+    }
+
+    /// The address of `length` bytes of the stack that are not in use.
+    pub fn free_stack(&self, length: u64) -> u64 {
+        self.rsp.wrapping_sub(RED_ZONE + length) & !15
+    }
+}
+
+// The memory functions. The string instructions are short and, on any CPU of the last ten years,
+// fast on long runs, which are the ones that matter here.
+#[cfg(feature = "memory-functions")]
+global_asm!(
+    // rdi destination, rsi source, rdx bytes -> rax destination
+    ".hidden memcpy",
+    ".globl memcpy",
+    ".type memcpy, @function",
+    "memcpy:",
+    "mov rax, rdi",
+    "mov rcx, rdx",
+    "rep movsb",
+    "ret",
+    ".size memcpy, . - memcpy",
+    // The same, and the two may overlap.
+    ".hidden memmove",
+    ".globl memmove",
+    ".type memmove, @function",
+    "memmove:",
+    "mov rax, rdi",
+    "mov rcx, rdx",
+    "sub rdi, rsi", // how far the destination lies behind the source;
+    "cmp rdi, rdx", // unsigned: before it, or beyond its end, forwards does no harm
+    "lea rdi, [rdi + rsi]",
+    "jb 2f",
+    "rep movsb",
+    "ret",
+    "2:",
+    "lea rdi, [rdi + rdx - 1]", // from the last byte down
+    "lea rsi, [rsi + rdx - 1]",
+    "std",
+    "rep movsb",
+    "cld", // the ABI wants it clear
+    "ret",
+    ".size memmove, . - memmove",
+    // rdi destination, esi byte, rdx bytes -> rax destination
+    ".hidden memset",
+    ".globl memset",
+    ".type memset, @function",
+    "memset:",
+    "mov r8, rdi",
+    "mov eax, esi",
+    "mov rcx, rdx",
+    "rep stosb",
+    "mov rax, r8",
+    "ret",
+    ".size memset, . - memset",
+    // rdi, rsi two areas, rdx bytes -> eax the first difference, as unsigned bytes
+    ".hidden memcmp",
+    ".globl memcmp",
+    ".type memcmp, @function",
+    "memcmp:",
+    ".hidden bcmp",
+    ".globl bcmp",
+    ".type bcmp, @function",
+    "bcmp:",
+    "2:",
+    "cmp rdx, 8",
+    "jb 3f",
+    "mov rax, [rdi]", // eight bytes at a time while they are equal
+    "cmp rax, [rsi]",
+    "jne 3f",
+    "add rdi, 8",
+    "add rsi, 8",
+    "sub rdx, 8",
+    "jmp 2b",
+    "3:",
+    "test rdx, rdx",
+    "jz 4f",
+    "movzx eax, byte ptr [rdi]",
+    "movzx ecx, byte ptr [rsi]",
+    "sub eax, ecx",
+    "jnz 5f",
+    "inc rdi",
+    "inc rsi",
+    "dec rdx",
+    "jmp 3b",
+    "4:",
+    "xor eax, eax",
+    "5:",
+    "ret",
+    ".size memcmp, . - memcmp",
+    ".size bcmp, . - bcmp",
+    // rdi string -> rax bytes before its NUL
+    ".hidden strlen",
+    ".globl strlen",
+    ".type strlen, @function",
+    "strlen:",
+    "mov rax, -1",
+    "2:",
+    "inc rax",
+    "cmp byte ptr [rdi + rax], 0",
+    "jne 2b",
+    "ret",
+    ".size strlen, . - strlen",
+);

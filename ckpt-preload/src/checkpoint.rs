@@ -1,0 +1,70 @@
+//! A checkpoint, from the request to the image.
+
+use ckpt_arch::outcome;
+use ckpt_image::NoteWriter;
+use ckpt_sys::Escaped;
+
+use crate::config::config;
+use crate::handler::Request;
+use crate::limits::RaisedLimits;
+use crate::pages::PageMap;
+use crate::report::{Failure, OrReport};
+use crate::scratch::Buffers;
+use crate::writer::{self, Contents};
+use crate::{files, memory, process, refuse, report, segments, signals, thread, timers};
+
+/// Takes a checkpoint, on the private stack. `request` is a [`Request`].
+///
+/// # Safety
+///
+/// All signals are blocked, and nobody else uses the scratch memory.
+pub unsafe extern "C" fn run(request: *mut u8) -> u64 {
+    let scratch = config().scratch;
+    // SAFETY: the handler passes a request that it keeps; the scratch memory is free.
+    let (request, buffers) = unsafe { (&*request.cast::<Request>(), scratch.buffers()) };
+    writer::set_target();
+    if let Ok(length) = checkpoint(request, buffers)
+        && config().verbose
+    {
+        let file = Escaped(writer::target());
+        report::line(format_args!("{file}: written, {length} bytes"));
+    }
+    // SAFETY: the buffers are no longer used.
+    unsafe { scratch.release() };
+    outcome::SAVED
+}
+
+/// Captures everything, and writes it; returns the length of the image in bytes. A failure has been
+/// reported.
+fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
+    let Buffers { text, pagemap, pages, mappings: room, notes, headers, checksums } = buffers;
+    // SAFETY: the kernel has put it on the program's stack, and nobody changes it.
+    let frame = unsafe { &*request.frame };
+    let limits = RaisedLimits::raise();
+    refuse::check(text)?;
+    writer::check_target()?;
+
+    let mut notes = NoteWriter::new(notes);
+    let mappings = memory::list(room, text)?;
+    process::capture_identity(&mut notes, mappings, text)?;
+    process::capture_core(&mut notes, request, mappings, text)?;
+    memory::capture(&mut notes, mappings)?;
+    thread::capture(&mut notes, request, text)?;
+    signals::capture_dispositions(&mut notes)?;
+    let room = bytemuck::cast_slice_mut(headers);
+    signals::capture_pending(&mut notes, frame, config().signal, text, room)?;
+    timers::capture(&mut notes, text)?;
+    files::capture(&mut notes, text)?;
+    process::capture_attributes(&mut notes, &limits)?;
+
+    let page_map =
+        PageMap::open(config().page_size).or_report(format_args!("opening /proc/self/pagemap"))?;
+    segments::capture_guards(&mut notes, mappings, &page_map)?;
+    let count = segments::find(mappings, headers, &page_map, pagemap)?;
+    writer::write(Contents {
+        notes,
+        headers: &mut headers[..count],
+        checksums: &mut checksums[..count],
+        pages,
+    })
+}

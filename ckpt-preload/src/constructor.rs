@@ -1,0 +1,106 @@
+//! What happens before `main`.
+
+use core::ffi::CStr;
+use core::fmt::Write;
+
+use ckpt_arch::{Context, outcome, save_context_then};
+use ckpt_sys::{Errno, Line, call, proc};
+use linux_raw_sys::auxvec::AT_PAGESZ;
+
+use crate::config::{Config, Unusable, config_mut, for_each_variable};
+use crate::scratch::Scratch;
+use crate::thread::LibcRecord;
+use crate::{handler, report, timers};
+
+/// Makes the process ready to be checkpointed; or says in one line why it cannot be, and leaves it
+/// as it was.
+pub extern "C" fn construct() {
+    let mut context = Context::default();
+    match Scratch::map() {
+        Ok(scratch) => {
+            // SAFETY: nobody uses the configuration and the scratch memory yet; `prepare` does not
+            // unwind.
+            unsafe {
+                config_mut().scratch = scratch;
+                handler::set_way_out(&raw mut context);
+                save_context_then(
+                    &raw mut context,
+                    scratch.stack_top(),
+                    prepare,
+                    core::ptr::null_mut(),
+                );
+                scratch.release();
+            }
+        }
+        Err(errno) => {
+            not_active(format_args!("no memory to work in: {errno}"));
+        }
+    }
+}
+
+/// [`construct`], on the private stack.
+unsafe extern "C" fn prepare(_: *mut u8) -> u64 {
+    // SAFETY: this is the constructor, and it calls nothing that takes another reference.
+    let config = unsafe { config_mut() };
+    if configure(config).is_ok() {
+        handler::install(config);
+    }
+    outcome::SAVED
+}
+
+/// The library stays out of this process; the line that says why has been written.
+struct NotActive;
+
+/// Says in a line why the library stays out of this process.
+fn not_active(why: core::fmt::Arguments<'_>) -> NotActive {
+    report::line(format_args!("not active: {why}"));
+    NotActive
+}
+
+/// Fills in the configuration.
+fn configure(config: &mut Config) -> Result<(), NotActive> {
+    // SAFETY: the constructor is the first to use them.
+    let buffers = unsafe { config.scratch.buffers() };
+    config.page_size = auxiliary(AT_PAGESZ, buffers.text).unwrap_or(4096);
+    config.libc = LibcRecord::find();
+
+    let mut result = config.set_file(b"mycheckpoint");
+    let environment = for_each_variable(c"/proc/self/environ", buffers.notes, |name, value| {
+        if let Err(unusable) = config.take(name, value) {
+            result = Err(unusable);
+        }
+    });
+    environment.map_err(|errno| not_active(format_args!("reading /proc/self/environ: {errno}")))?;
+    result.map_err(|Unusable(name, usable)| not_active(format_args!("{name} must be {usable}")))?;
+    if config.interval != 0 {
+        let own_file = config.file().windows(2).any(|pair| pair == b"%p");
+        if own_file || !parent_is_checkpointed(buffers.notes) {
+            timers::start_interval(config.interval, config.signal)
+                .map_err(|errno| not_active(format_args!("no timer for CKPT_INTERVAL: {errno}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// The value of `key` in the auxiliary vector.
+pub fn auxiliary(key: u32, buffer: &mut [u8]) -> Option<u64> {
+    let vector = proc::read_file(c"/proc/self/auxv", buffer).ok()?;
+    vector.chunks_exact(16).find_map(|entry| {
+        let word = |at: usize| entry[at..at + 8].try_into().map_or(0, u64::from_ne_bytes);
+        (word(0) == u64::from(key)).then(|| word(8))
+    })
+}
+
+/// Whether the parent was started with the library and an interval of its own: this process has
+/// inherited its environment, and would write to the same file.
+fn parent_is_checkpointed(buffer: &mut [u8]) -> bool {
+    let mut path = Line::<32>::new();
+    let _ = write!(path, "/proc/{}/environ\0", call::getppid());
+    let Ok(path) = CStr::from_bytes_with_nul(path.as_bytes()) else { return false };
+    let (mut library, mut interval) = (false, false);
+    let read: Result<(), Errno> = for_each_variable(path, buffer, |name, value| {
+        library |= name == b"LD_PRELOAD" && value.windows(7).any(|part| part == b"libckpt");
+        interval |= name == b"CKPT_INTERVAL";
+    });
+    read.is_ok() && library && interval
+}

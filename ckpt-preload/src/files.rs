@@ -1,0 +1,126 @@
+//! Descriptors.
+
+use core::ffi::CStr;
+use core::fmt::Write;
+
+use ckpt_image::NoteWriter;
+use ckpt_image::record::{self, Descriptor, all_with_tails, descriptor, kind};
+use ckpt_sys::call::{self, Fd};
+use ckpt_sys::lines::number;
+use ckpt_sys::{Escaped, Line, proc};
+use linux_raw_sys::general::stat;
+
+use crate::config::PATH;
+use crate::report::{Failure, OrReport, not_written};
+
+// Types of files (inode(7)).
+const FORMAT: u32 = 0o170_000;
+const SOCKET: u32 = 0o140_000;
+const REGULAR: u32 = 0o100_000;
+const BLOCK_DEVICE: u32 = 0o060_000;
+const DIRECTORY: u32 = 0o040_000;
+const CHARACTER_DEVICE: u32 = 0o020_000;
+const FIFO: u32 = 0o010_000;
+
+/// Notes every descriptor, or refuses one that could not be restored.
+pub fn capture(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result<(), Failure> {
+    notes.begin(record::NAME, kind::DESCRIPTORS)?;
+    proc::for_each_descriptor(|fd| capture_one(notes, fd, text))
+        .or_report(format_args!("listing the descriptors"))?;
+    notes.end()?;
+    Ok(())
+}
+
+/// Notes one descriptor.
+fn capture_one(notes: &mut NoteWriter<'_>, fd: Fd, text: &mut [u8]) -> Result<(), Failure> {
+    let step = format_args!("asking about descriptor {}", fd.0);
+    let mut link = Line::<48>::new();
+    let _ = write!(link, "/proc/self/fd/{}\0", fd.0);
+    let mut path = [0; PATH];
+    let path = call::readlink(as_path(&link), &mut path).or_report(step)?;
+    let status = call::fstat(fd).or_report(step)?;
+    let mut name = Line::<48>::new();
+    let _ = write!(name, "/proc/self/fdinfo/{}\0", fd.0);
+    let info = proc::read_file(as_path(&name), text).or_report(step)?;
+    let value = |key, radix| proc::value_of(info, key).and_then(|text| number(text, radix));
+
+    let mut descriptor = Descriptor {
+        fd: fd.0,
+        kind: 0,
+        flags: value(b"flags", 8).unwrap_or(0) as u32,
+        shares: fd.0,
+        offset: value(b"pos", 10).unwrap_or(0),
+        size: status.st_size as u64,
+        device: status.st_dev,
+        inode: status.st_ino,
+        name_length: path.len() as u32,
+        reserved: 0,
+    };
+    descriptor.shares = shares_with(notes, &descriptor);
+    descriptor.kind = match kind_of(fd, &status, path) {
+        Ok(kind) => kind,
+        // A standard stream becomes that of the restart, and so do its duplicates.
+        Err(_) if descriptor.shares <= 2 => descriptor::INHERITED,
+        Err(what) => {
+            return Err(not_written(format_args!(
+                "descriptor {} is {what} ({}), which cannot be restored yet",
+                fd.0,
+                Escaped(path)
+            )));
+        }
+    };
+    if info.windows(6).any(|word| word == b"\nlock:") {
+        return Err(not_written(format_args!(
+            "descriptor {} holds a lock on {}, which cannot be restored yet",
+            fd.0,
+            Escaped(path)
+        )));
+    }
+    notes.push_record(&descriptor, path)?;
+    Ok(())
+}
+
+/// The text as a path; it ends with the NUL that was written into it.
+fn as_path<const N: usize>(line: &Line<N>) -> &CStr {
+    CStr::from_bytes_until_nul(line.as_bytes()).unwrap_or(c"")
+}
+
+/// The lowest descriptor noted so far that shares the open file, or itself.
+fn shares_with(notes: &NoteWriter<'_>, new: &Descriptor) -> i32 {
+    let pid = call::getpid();
+    all_with_tails::<Descriptor>(notes.open_description())
+        .map(|(other, _)| other)
+        .filter(|other| other.shares == other.fd)
+        .filter(|other| (other.device, other.inode) == (new.device, new.inode))
+        .find(|other| {
+            // Without kcmp(2) two that look the same are taken for the same.
+            call::same_open_file(pid, Fd(other.fd), Fd(new.fd))
+                .unwrap_or(other.offset == new.offset)
+        })
+        .map_or(new.fd, |other| other.fd)
+}
+
+/// How a descriptor is restored, or what it is if it cannot be.
+fn kind_of(fd: Fd, status: &stat, path: &[u8]) -> Result<u32, &'static str> {
+    match status.st_mode & FORMAT {
+        REGULAR if path.starts_with(b"/memfd:") => Err("a memfd"),
+        REGULAR | DIRECTORY if status.st_nlink == 0 => Err("a deleted file"),
+        REGULAR if path.starts_with(b"/proc/") => Err("a file of /proc"),
+        REGULAR => Ok(descriptor::REGULAR),
+        DIRECTORY => Ok(descriptor::DIRECTORY),
+        CHARACTER_DEVICE if is_plain_device(status.st_rdev) => Ok(descriptor::DEVICE),
+        CHARACTER_DEVICE if call::is_terminal(fd) => Err("a terminal"),
+        CHARACTER_DEVICE => Err("a character device"),
+        BLOCK_DEVICE => Err("a block device"),
+        FIFO => Err("a pipe"),
+        SOCKET => Err("a socket"),
+        // Anonymous inodes have no type: epoll, eventfd, timerfd, signalfd, inotify...
+        _ => Err("an object of the kernel"),
+    }
+}
+
+/// null, zero, full, random, urandom (the kernel's devices.txt).
+fn is_plain_device(device: u64) -> bool {
+    const MEMORY: u64 = 1 << 8;
+    [3, 5, 7, 8, 9].map(|minor| MEMORY | minor).contains(&device)
+}

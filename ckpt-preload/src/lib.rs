@@ -1,0 +1,56 @@
+//! `libckpt.so`: captures the process it is preloaded into.
+//!
+//! ```text
+//!   constructor   before main: reads the configuration, maps the scratch memory, installs the
+//!                 handler. That is all that happens until a signal comes.
+//!   handler       leaves the interrupted stack for a private one, calls
+//!   checkpoint    which takes everything in turn:
+//!     refuse        what would make an image that does not work
+//!     signals       pending ones, dispositions
+//!     memory        mappings, pages, layout
+//!     thread        thread pointer and what the C library has told the kernel
+//!     files         descriptors
+//!     timers        interval timers, POSIX timers
+//!     process       identity, limits, names, the standard notes of a core file
+//!   writer        and writes it, complete and checked, under the name of the image.
+//! ```
+//!
+//! What is captured in a file here is restored by the file of the same name in `restart-nostd`.
+//!
+//! The library runs inside programs about which it knows nothing. It links no libc, allocates
+//! nothing, takes no lock, has no thread-local storage, exports no symbol, and looks at the
+//! program's memory only through the kernel, so that no page of it can make it fault. Its own
+//! memory is a page of configuration in its data segment and the scratch mapping.
+#![no_std]
+
+mod checkpoint;
+mod config;
+mod constructor;
+mod files;
+mod handler;
+mod limits;
+mod memory;
+mod pages;
+mod process;
+mod refuse;
+mod report;
+mod scratch;
+mod segments;
+mod signals;
+mod thread;
+mod timers;
+mod writer;
+
+/// Makes the dynamic loader call the constructor before `main`. The arguments that glibc passes
+/// are not relied on, since musl passes none.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = constructor::construct;
+
+/// A panic is a defect of the library's, and must not become one of the program's.
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
+    report::line(format_args!("internal error at {file}:{line}; please report it"));
+    handler::give_up()
+}

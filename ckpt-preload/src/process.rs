@@ -1,0 +1,261 @@
+//! The process: who it is, what else the kernel keeps of it, and the notes of any core file.
+
+use bytemuck::{Pod, Zeroable, bytes_of};
+use ckpt_arch::{CpuState, REGISTERS, ThreadPointers};
+use ckpt_image::record::{
+    self, Attributes, Mapping, PRCTLS, Process, all_with_tails, kind, mapping,
+};
+use ckpt_image::{NoteWriter, VERSION};
+use ckpt_sys::proc::Stat;
+use ckpt_sys::{call, proc};
+use linux_raw_sys::auxvec::AT_ENTRY;
+use linux_raw_sys::elf_uapi::{NT_AUXV, NT_FILE, NT_PRPSINFO, NT_PRSTATUS, NT_SIGINFO};
+use linux_raw_sys::general::{CLOCK_MONOTONIC, CLOCK_REALTIME, RLIM_NLIMITS, rlimit64, siginfo_t};
+use linux_raw_sys::prctl::PR_GET_NAME;
+
+use crate::config::{PATH, config};
+use crate::constructor::auxiliary;
+use crate::handler::Request;
+use crate::limits::RaisedLimits;
+use crate::report::{Failure, OrReport};
+
+/// The name of the standard notes.
+const CORE: &str = "CORE";
+
+/// `struct elf_prstatus` (include/linux/elfcore.h) up to the registers.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct ThreadStatus {
+    signal: i32,
+    code: i32,
+    errno: i32,
+    current_signal: u32,
+    pending: u64,
+    blocked: u64,
+    pid: u32,
+    parent: u32,
+    group: u32,
+    session: u32,
+    times: [u64; 8],
+}
+const _: () = assert!(size_of::<ThreadStatus>() == 112);
+
+/// `struct elf_prpsinfo` (include/linux/elfcore.h).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct ProcessInfo {
+    state: u8,
+    state_letter: u8,
+    zombie: u8,
+    nice: i8,
+    padding: [u8; 4],
+    flags: u64,
+    user: u32,
+    group: u32,
+    pid: u32,
+    parent: u32,
+    process_group: u32,
+    session: u32,
+    name: [u8; 16],
+    arguments: [u8; 80],
+}
+const _: () = assert!(size_of::<ProcessInfo>() == 136);
+
+/// Notes the registers of the thread and all that a debugger expects of a core file.
+pub fn capture_core(
+    notes: &mut NoteWriter<'_>,
+    request: &Request,
+    mappings: &[u8],
+    text: &mut [u8],
+) -> Result<(), Failure> {
+    // SAFETY: the kernel has put it on the program's stack, and nobody changes it.
+    let frame = unsafe { &*request.frame };
+    // SAFETY: likewise.
+    let info = unsafe { &*request.info.cast::<[u8; size_of::<siginfo_t>()]>() };
+    let stat = Stat::of(call::getpid()).or_report(format_args!("reading /proc/self/stat"))?;
+    let id = |field| stat.field(field) as u32;
+    let (parent, group, session) = (id(4), id(5), id(6));
+
+    let signal = config().signal;
+    let status = ThreadStatus {
+        signal: signal as i32,
+        current_signal: signal,
+        blocked: frame.mask,
+        pid: call::gettid(),
+        parent,
+        group,
+        session,
+        ..Zeroable::zeroed()
+    };
+    let registers: [u64; REGISTERS] = frame.registers(ThreadPointers::current());
+    let floating_point_valid = [1_u32, 0];
+    notes.note(
+        CORE,
+        NT_PRSTATUS,
+        &[bytes_of(&status), bytes_of(&registers), bytes_of(&floating_point_valid)],
+    )?;
+
+    let (user, user_group) = call::user_and_group();
+    let mut process = ProcessInfo {
+        state_letter: b'R',
+        nice: call::nice().unwrap_or(0) as i8,
+        user,
+        group: user_group,
+        pid: call::getpid(),
+        parent,
+        process_group: group,
+        session,
+        name: name(),
+        ..Zeroable::zeroed()
+    };
+    copy_arguments(&mut process.arguments, text);
+    notes.note(CORE, NT_PRPSINFO, &[bytes_of(&process)])?;
+
+    notes.note(CORE, NT_SIGINFO, &[info])?;
+    let vector = proc::read_file(c"/proc/self/auxv", text)
+        .or_report(format_args!("reading /proc/self/auxv"))?;
+    notes.note(CORE, NT_AUXV, &[vector])?;
+    capture_file_note(notes, mappings)?;
+    let mut result = Ok(());
+    frame.other_registers(|name, kind, parts| {
+        if result.is_ok() {
+            result = notes.note(name, kind, parts);
+        }
+    });
+    result?;
+    notes.note(record::NAME, kind::CPU, &[CpuState::of_frame(frame).as_bytes()])?;
+    Ok(())
+}
+
+/// NT_FILE: which file is mapped where. Counts and offsets are 64-bit words, the latter in pages;
+/// then come the names, each ended by a NUL.
+fn capture_file_note(notes: &mut NoteWriter<'_>, mappings: &[u8]) -> Result<(), Failure> {
+    let page_size = config().page_size;
+    let files =
+        || all_with_tails::<Mapping>(mappings).filter(|(record, _)| record.kind == mapping::FILE);
+    notes.begin(CORE, NT_FILE)?;
+    notes.push(bytes_of(&[files().count() as u64, page_size]))?;
+    for (record, _) in files() {
+        notes.push(bytes_of(&[record.start, record.end, record.offset / page_size]))?;
+    }
+    for (_, name) in files() {
+        notes.push(name)?;
+        notes.push(&[0])?;
+    }
+    notes.end()?;
+    Ok(())
+}
+
+/// The name of the process (`PR_GET_NAME`).
+fn name() -> [u8; 16] {
+    let mut name = [0; 16];
+    // SAFETY: the kernel writes sixteen bytes at the address given.
+    let _ = unsafe { call::prctl(PR_GET_NAME, name.as_mut_ptr() as usize) };
+    name
+}
+
+/// Copies the beginning of the command line, blanks between the arguments.
+fn copy_arguments(into: &mut [u8; 80], text: &mut [u8]) {
+    let Ok(file) = call::File::open(c"/proc/self/cmdline", 0) else { return };
+    let read = call::read(file.fd(), text).unwrap_or(0);
+    // The last byte stays a NUL, and so does the one that ends the command line.
+    let length = read.saturating_sub(1).min(into.len() - 1);
+    for (to, &from) in into.iter_mut().zip(&text[..length]) {
+        *to = if from == 0 { b' ' } else { from };
+    }
+}
+
+/// Notes who is checkpointed, when and where. It must be the first note.
+pub fn capture_identity(
+    notes: &mut NoteWriter<'_>,
+    mappings: &[u8],
+    text: &mut [u8],
+) -> Result<(), Failure> {
+    let stat = Stat::of(call::getpid()).or_report(format_args!("reading /proc/self/stat"))?;
+    let (user, group) = call::user_and_group();
+    let mut process = Process {
+        version: VERSION,
+        page_size: config().page_size as u32,
+        pid: call::getpid(),
+        parent: call::getppid(),
+        user,
+        group,
+        start_time: stat.field(Stat::START_TIME),
+        boot_id: proc::boot_id(),
+        taken_at: call::clock(CLOCK_REALTIME),
+        monotonic: call::clock(CLOCK_MONOTONIC),
+        ..Zeroable::zeroed()
+    };
+    if let Ok(names) = call::uname() {
+        copy_name(&mut process.kernel, &names.release);
+        copy_name(&mut process.host, &names.nodename);
+    }
+    notes.begin(record::NAME, kind::PROCESS)?;
+    notes.push(bytes_of(&process))?;
+    let mut buffer = [0; PATH];
+    match program_file(mappings, text) {
+        Some(path) => notes.push(path)?,
+        None => notes.push(call::readlink(c"/proc/self/exe", &mut buffer).unwrap_or(&[]))?,
+    }
+    notes.end()?;
+    Ok(())
+}
+
+/// The file that is mapped where the program begins. `/proc/self/exe` is another one after a
+/// restart.
+fn program_file<'m>(mappings: &'m [u8], text: &mut [u8]) -> Option<&'m [u8]> {
+    let entry = auxiliary(AT_ENTRY, text)?;
+    all_with_tails::<Mapping>(mappings)
+        .find(|(record, _)| {
+            record.kind == mapping::FILE && (record.start..record.end).contains(&entry)
+        })
+        .map(|(_, name)| name)
+}
+
+/// Copies a name, cut so that a NUL remains.
+fn copy_name(into: &mut [u8; 64], name: &[core::ffi::c_char; 65]) {
+    for (to, &from) in into[..63].iter_mut().zip(name).take_while(|(_, from)| **from != 0) {
+        *to = from as u8;
+    }
+}
+
+/// Notes limits, priorities and the rest.
+pub fn capture_attributes(
+    notes: &mut NoteWriter<'_>,
+    limits: &RaisedLimits,
+) -> Result<(), Failure> {
+    let mut attributes = Attributes {
+        nice: call::nice().or_report(format_args!("asking for the nice value"))?,
+        umask: call::umask(0o077),
+        io_priority: call::io_priority().unwrap_or(0),
+        personality: call::personality(u32::MAX).unwrap_or(0),
+        name: name(),
+        ..Zeroable::zeroed()
+    };
+    call::umask(attributes.umask);
+    for (resource, limit) in (0..RLIM_NLIMITS).zip(&mut attributes.limits) {
+        let rlimit64 { rlim_cur, rlim_max } = limits
+            .of_program(resource)
+            .or_report(format_args!("asking for resource limit {resource}"))?;
+        *limit = [rlim_cur, rlim_max];
+    }
+    let scheduling =
+        call::scheduling().or_report(format_args!("asking for the scheduling policy"))?;
+    attributes.scheduling_policy = scheduling.policy;
+    attributes.scheduling_priority = scheduling.priority;
+    attributes.scheduling_flags = scheduling.flags;
+    attributes.affinity_length = call::affinity(&mut attributes.affinity)
+        .or_report(format_args!("asking for the CPU affinity"))?
+        as u64;
+    for (option, value) in PRCTLS.iter().zip(&mut attributes.prctls) {
+        *value = call::prctl_read(option.get, option.through_pointer).unwrap_or(-1);
+    }
+    let mut buffer = [0; PATH];
+    let directory =
+        call::getcwd(&mut buffer).or_report(format_args!("asking for the working directory"))?;
+    notes.begin(record::NAME, kind::ATTRIBUTES)?;
+    notes.push(bytes_of(&attributes))?;
+    notes.push(directory)?;
+    notes.end()?;
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! What makes an image that would not work: refused by name, before anything is written.
+
+use ckpt_arch::shadow_stack_active;
+use ckpt_sys::lines::number;
+use ckpt_sys::{call, proc};
+
+use crate::report::{Failure, OrReport, not_written};
+
+/// Refuses what cannot be restored, apart from descriptors and mappings, which are judged as they
+/// are captured.
+pub fn check(buffer: &mut [u8]) -> Result<(), Failure> {
+    let status = proc::read_file(c"/proc/self/status", buffer)
+        .or_report(format_args!("reading /proc/self/status"))?;
+    let threads = proc::value_of(status, b"Threads").and_then(|value| number(value, 10));
+    if threads != Some(1) {
+        return Err(not_written(format_args!(
+            "the program has {} threads, and only programs with one can be restored yet",
+            threads.unwrap_or(0)
+        )));
+    }
+    match call::child() {
+        Some(Some(zombie)) => {
+            return Err(not_written(format_args!(
+                "child {zombie} has ended and waits to be reaped; try again when it has been"
+            )));
+        }
+        Some(None) => {
+            return Err(not_written(format_args!(
+                "the program has a living child process; try again when it has ended"
+            )));
+        }
+        None => {}
+    }
+    if call::same_memory(call::getpid(), call::getppid()) == Ok(true) {
+        return Err(not_written(format_args!(
+            "the program shares its memory with its parent (vfork); try again in a moment"
+        )));
+    }
+    if shadow_stack_active() {
+        return Err(not_written(format_args!(
+            "the program has a shadow stack; start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! The one line on standard error that says what went wrong.
+
+use core::fmt::{self, Write};
+
+use ckpt_image::Full;
+use ckpt_sys::call::{self, STDERR};
+use ckpt_sys::{Errno, Escaped, Line};
+use linux_raw_sys::general::SIGPIPE;
+
+/// Why there is no image.
+pub enum Failure {
+    /// The line has been written.
+    Reported,
+    /// A system call failed; what for is still to be said.
+    Errno(Errno),
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl From<Full> for Failure {
+    fn from(_: Full) -> Self {
+        not_written(format_args!("there are too many mappings or descriptors to describe"))
+    }
+}
+
+/// Says what a failed system call was for.
+pub trait OrReport<T> {
+    /// Turns an error into a line that names `step` and the error.
+    fn or_report(self, step: fmt::Arguments<'_>) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<Failure>> OrReport<T> for Result<T, E> {
+    fn or_report(self, step: fmt::Arguments<'_>) -> Result<T, Failure> {
+        self.map_err(|error| match error.into() {
+            Failure::Errno(errno) => not_written(format_args!("{step}: {errno}")),
+            Failure::Reported => Failure::Reported,
+        })
+    }
+}
+
+/// Reports that the image is not written, and why.
+pub fn not_written(why: fmt::Arguments<'_>) -> Failure {
+    line(format_args!("{}: not written: {why}", Escaped(crate::writer::target())));
+    Failure::Reported
+}
+
+/// Writes `ckpt: `, `text` and a newline to standard error; unless that would block, since nobody
+/// may be reading, and without leaving a SIGPIPE behind, since that would kill the program.
+pub fn line(text: fmt::Arguments<'_>) {
+    const PIPE: u64 = 1 << (SIGPIPE - 1);
+    if !call::is_writable(STDERR) {
+        return;
+    }
+    let mut line = Line::<2048>::new();
+    let _ = write!(line, "ckpt: {text}");
+    let pending_before = crate::signals::pending();
+    line.write_to(STDERR);
+    if (crate::signals::pending() & !pending_before) & PIPE != 0 {
+        call::take_pending(PIPE);
+    }
+}

@@ -1,0 +1,148 @@
+//! The thread: its thread pointer, and what the C library has told the kernel about it or keeps of
+//! the kernel's.
+
+use core::ptr;
+
+use ckpt_arch::{RSEQ_SIGNATURE, THREAD_RECORD, ThreadPointers, WeakSymbols, resume};
+use ckpt_image::NoteWriter;
+use ckpt_image::record::{self, Thread, kind, libc};
+use ckpt_sys::{Errno, call};
+use linux_raw_sys::auxvec::AT_RSEQ_FEATURE_SIZE;
+use linux_raw_sys::prctl::PR_GET_TID_ADDRESS;
+
+use crate::config::config;
+use crate::constructor::auxiliary;
+use crate::handler::Request;
+use crate::report::{Failure, OrReport, not_written};
+
+/// Where in the C library's record of a thread are the things that a restart must put right, in
+/// bytes from the thread pointer; 0 for nowhere.
+#[derive(Clone, Copy)]
+pub struct LibcRecord {
+    /// Which library.
+    library: u32,
+    /// The thread id, in musl. In glibc it is where the tid address points.
+    tid: usize,
+    /// The head of the list of held mutexes, in musl.
+    held_mutexes: usize,
+}
+
+impl LibcRecord {
+    /// Nothing known.
+    pub const NONE: Self = Self { library: libc::UNKNOWN, tid: 0, held_mutexes: 0 };
+
+    /// Finds out, before `main`.
+    ///
+    /// glibc is known by a function that only it has. musl is known by its thread record, whose
+    /// layout has changed over time, but in which always stand the thread's id and, behind it, a
+    /// list head that points to itself as long as the list is empty.
+    pub fn find() -> Self {
+        if !WeakSymbols::find().gnu_get_libc_version.is_null() {
+            return Self { library: libc::GLIBC, ..Self::NONE };
+        }
+        let record = ThreadPointers::current().thread_pointer as usize;
+        let tid = call::gettid();
+        let tid_at = THREAD_RECORD.step_by(size_of::<u32>()).find(|offset| {
+            // SAFETY: the record is longer than what is looked at, and aligned.
+            unsafe { ptr::read((record + offset) as *const u32) == tid }
+        });
+        let list_at = THREAD_RECORD.step_by(size_of::<usize>()).skip(1).find(|offset| {
+            // SAFETY: likewise.
+            unsafe { ptr::read((record + offset) as *const usize) == record + offset }
+        });
+        match (tid_at, list_at) {
+            (Some(tid), Some(held_mutexes)) if tid < held_mutexes => {
+                Self { library: libc::MUSL, tid, held_mutexes }
+            }
+            _ => Self::NONE,
+        }
+    }
+}
+
+/// Notes the thread.
+pub fn capture(
+    notes: &mut NoteWriter<'_>,
+    request: &Request,
+    text: &mut [u8],
+) -> Result<(), Failure> {
+    let pointers = ThreadPointers::current();
+    let mut tid_address = 0_u64;
+    // SAFETY: the kernel writes eight bytes at the address given.
+    unsafe { call::prctl(PR_GET_TID_ADDRESS, &raw mut tid_address as usize) }.or_report(
+        format_args!("asking for the tid address (the kernel needs CONFIG_CHECKPOINT_RESTORE)"),
+    )?;
+    let (robust_list, robust_list_length) =
+        call::robust_list().or_report(format_args!("asking for the robust list"))?;
+    let (rseq, rseq_length) = rseq_registration(pointers, text)?;
+    let found = config().libc;
+    let in_record = |offset: usize| match offset {
+        0 => 0,
+        offset => pointers.thread_pointer + offset as u64,
+    };
+    let thread = Thread {
+        tid: call::gettid(),
+        libc: found.library,
+        resume: resume as *const () as u64,
+        context: request.context as u64,
+        frame: request.frame as u64,
+        thread_pointer: pointers.thread_pointer,
+        second_pointer: pointers.second,
+        tid_address,
+        tid_cache: if found.library == libc::GLIBC { tid_address } else { in_record(found.tid) },
+        held_mutexes: in_record(found.held_mutexes),
+        robust_list,
+        robust_list_length,
+        rseq,
+        rseq_length,
+        rseq_signature: RSEQ_SIGNATURE,
+    };
+    notes.note(record::NAME, kind::THREADS, &[bytemuck::bytes_of(&thread)])?;
+    Ok(())
+}
+
+/// Address and length of the rseq area that is registered, zeros if none is.
+///
+/// The kernel does not tell, but it takes a registration back only if address, length and signature
+/// are those of the registration. The C library says where its area is; for the length there are
+/// few candidates. What was taken back is registered again at once: no critical section can be
+/// under way, since the signal has ended it.
+fn rseq_registration(pointers: ThreadPointers, text: &mut [u8]) -> Result<(u64, u32), Failure> {
+    let offset = WeakSymbols::find().rseq_offset;
+    if !offset.is_null() {
+        // SAFETY: glibc's `const ptrdiff_t`.
+        let area = pointers.thread_pointer.wrapping_add_signed(unsafe { ptr::read(offset) } as i64);
+        let features = auxiliary(AT_RSEQ_FEATURE_SIZE, text).unwrap_or(0) as u32;
+        for length in [32, features.next_multiple_of(32), features] {
+            // SAFETY: the area stays registered, as it was.
+            unsafe {
+                if length != 0 && call::rseq(area, length, true, RSEQ_SIGNATURE).is_ok() {
+                    call::rseq(area, length, false, RSEQ_SIGNATURE)
+                        .or_report(format_args!("registering the rseq area again"))?;
+                    return Ok((area, length));
+                }
+            }
+        }
+    }
+    // Somebody else's? Then a second registration is refused.
+    let mut other = RseqArea { _bytes: [0; 32] };
+    let address = &raw mut other as u64;
+    // SAFETY: the area is taken back before it ends.
+    unsafe {
+        match call::rseq(address, 32, false, RSEQ_SIGNATURE) {
+            Ok(()) => {
+                let _ = call::rseq(address, 32, true, RSEQ_SIGNATURE);
+                Ok((0, 0))
+            }
+            Err(Errno::ENOSYS) => Ok((0, 0)),
+            Err(_) => Err(not_written(format_args!(
+                "the program has registered an rseq area of its own, which cannot be found"
+            ))),
+        }
+    }
+}
+
+/// An area that the kernel accepts: aligned to its length.
+#[repr(align(32))]
+struct RseqArea {
+    _bytes: [u8; 32],
+}

@@ -1,0 +1,434 @@
+//! What our own notes hold. Each is a plain structure without padding, copied as it is.
+//!
+//! Addresses and lengths are bytes, times are nanoseconds, process ids are those of the process's
+//! own pid namespace; where a structure is the kernel's, it is named.
+
+use bytemuck::{Pod, Zeroable};
+use static_assertions::const_assert_eq;
+
+use crate::Invalid;
+
+/// The name of our notes.
+pub const NAME: &str = "CKPT";
+
+/// The types of our notes. They begin where readelf does not take them for the standard ones.
+pub mod kind {
+    /// [`Process`](super::Process), then the path of the executable.
+    pub const PROCESS: u32 = 0x434b_0001;
+    /// [`Mapping`](super::Mapping)s, each followed by its name and padded to 8 bytes.
+    pub const MAPPINGS: u32 = 0x434b_0002;
+    /// [`Layout`](super::Layout).
+    pub const LAYOUT: u32 = 0x434b_0003;
+    /// [`Thread`](super::Thread)s.
+    pub const THREADS: u32 = 0x434b_0004;
+    /// [`Disposition`](super::Disposition)s of signals 1 to 64.
+    pub const DISPOSITIONS: u32 = 0x434b_0005;
+    /// [`Pending`](super::Pending) signals in the order of their delivery.
+    pub const PENDING: u32 = 0x434b_0006;
+    /// [`IntervalTimer`](super::IntervalTimer)s `ITIMER_REAL`, `_VIRTUAL`, `_PROF`.
+    pub const INTERVAL_TIMERS: u32 = 0x434b_0007;
+    /// [`Timer`](super::Timer)s in any order.
+    pub const TIMERS: u32 = 0x434b_0008;
+    /// [`Descriptor`](super::Descriptor)s, each followed by its path and padded to 8 bytes.
+    pub const DESCRIPTORS: u32 = 0x434b_0009;
+    /// [`Attributes`](super::Attributes), then the path of the working directory.
+    pub const ATTRIBUTES: u32 = 0x434b_000a;
+    /// How the CPU lays out the registers in a signal frame: for the architecture to understand.
+    pub const CPU: u32 = 0x434b_000b;
+    /// [`Range`](super::Range)s of pages made inaccessible by `MADV_GUARD_INSTALL`.
+    pub const GUARDS: u32 = 0x434b_000c;
+    /// [`Checksums`](super::Checksums), then one 64-bit checksum a PT_LOAD segment.
+    pub const CHECKSUMS: u32 = 0x434b_000d;
+}
+
+/// Who was checkpointed, when and where. Its first two fields never move, so that a reader can
+/// tell an image it is too old for.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Process {
+    /// The version of the format.
+    pub version: u32,
+    /// Bytes in a page.
+    pub page_size: u32,
+    /// The process id.
+    pub pid: u32,
+    /// That of the parent.
+    pub parent: u32,
+    /// The real user id.
+    pub user: u32,
+    /// The real group id.
+    pub group: u32,
+    /// When the process started, in clock ticks since boot.
+    pub start_time: u64,
+    /// The boot that is meant.
+    pub boot_id: [u8; 16],
+    /// When the image was taken, nanoseconds since the epoch.
+    pub taken_at: u64,
+    /// The monotonic clock then, nanoseconds.
+    pub monotonic: u64,
+    /// `uname -r`, cut to 63 bytes and NUL-terminated.
+    pub kernel: [u8; 64],
+    /// `uname -n`, likewise.
+    pub host: [u8; 64],
+}
+const_assert_eq!(size_of::<Process>(), 192);
+
+/// What a mapping is.
+pub mod mapping {
+    /// Private memory of no file.
+    pub const ANONYMOUS: u32 = 1;
+    /// A file, private or shared.
+    pub const FILE: u32 = 2;
+    /// Shared memory of no file; the inode tells which of them are one.
+    pub const SHARED_ANONYMOUS: u32 = 3;
+    /// A memfd that is still mapped; the name is the memfd's.
+    pub const MEMFD: u32 = 4;
+    /// The kernel's code in the process.
+    pub const VDSO: u32 = 5;
+    /// Its data, which is never saved. The name tells which.
+    pub const VVAR: u32 = 6;
+    /// The checkpointer's own scratch memory, whose contents are never saved.
+    pub const SCRATCH: u32 = 7;
+
+    /// Nothing is stored of it; a file's contents are in the file.
+    pub const STORED_NOTHING: u32 = 0;
+    /// What is not stored is zero.
+    pub const STORED_WHOLE: u32 = 1;
+    /// What is not stored is in the file.
+    pub const STORED_CHANGES: u32 = 2;
+}
+
+/// A mapping.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The first address.
+    pub start: u64,
+    /// The address behind the last.
+    pub end: u64,
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// The device, `major << 32 | minor`.
+    pub device: u64,
+    /// The inode.
+    pub inode: u64,
+    /// [`VmFlags`](crate::VmFlags).
+    pub flags: u64,
+    /// Bytes in a page, more than usual for hugetlbfs.
+    pub page_size: u64,
+    /// The file's size.
+    pub file_size: u64,
+    /// The file's modification time, seconds and
+    pub file_mtime: i64,
+    /// nanoseconds.
+    pub file_mtime_nsec: u32,
+    /// `PROT_READ`, `PROT_WRITE`, `PROT_EXEC`.
+    pub protection: u32,
+    /// A constant of [`mapping`].
+    pub kind: u32,
+    /// A constant of [`mapping`].
+    pub stored: u32,
+    /// The length of the name behind this record.
+    pub name_length: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+const_assert_eq!(size_of::<Mapping>(), 96);
+
+/// What the kernel believes of the layout of memory: `struct prctl_mm_map` without the auxiliary
+/// vector, which is in NT_AUXV.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "prctl(2), PR_SET_MM, documents them")]
+pub struct Layout {
+    pub start_code: u64,
+    pub end_code: u64,
+    pub start_data: u64,
+    pub end_data: u64,
+    pub start_brk: u64,
+    pub brk: u64,
+    pub start_stack: u64,
+    pub arg_start: u64,
+    pub arg_end: u64,
+    pub env_start: u64,
+    pub env_end: u64,
+}
+const_assert_eq!(size_of::<Layout>(), 88);
+
+/// Which C library a thread's memory is laid out by.
+pub mod libc {
+    /// None that we know.
+    pub const UNKNOWN: u32 = 0;
+    /// The GNU C library.
+    pub const GLIBC: u32 = 1;
+    /// musl.
+    pub const MUSL: u32 = 2;
+}
+
+/// A thread, apart from its registers, which are in its signal frame.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// The thread id.
+    pub tid: u32,
+    /// A constant of [`libc`].
+    pub libc: u32,
+    /// Where to go on: the address of `resume` in the image's own `libckpt.so`,
+    pub resume: u64,
+    /// and that of the context to give it.
+    pub context: u64,
+    /// The address of the signal frame.
+    pub frame: u64,
+    /// The thread pointer.
+    pub thread_pointer: u64,
+    /// The architecture's second one, or 0.
+    pub second_pointer: u64,
+    /// What set_tid_address(2) was given.
+    pub tid_address: u64,
+    /// Where the C library keeps the thread id, or 0.
+    pub tid_cache: u64,
+    /// Where musl keeps the head of its list of held mutexes, or 0.
+    pub held_mutexes: u64,
+    /// What set_robust_list(2) was given.
+    pub robust_list: u64,
+    /// And the length.
+    pub robust_list_length: u64,
+    /// The rseq area, or 0.
+    pub rseq: u64,
+    /// Its length as registered.
+    pub rseq_length: u32,
+    /// Its signature.
+    pub rseq_signature: u32,
+}
+const_assert_eq!(size_of::<Thread>(), 104);
+
+/// The disposition of a signal: the kernel's `struct sigaction`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "sigaction(2) documents them")]
+pub struct Disposition {
+    pub handler: u64,
+    pub flags: u64,
+    pub restorer: u64,
+    pub mask: u64,
+}
+const_assert_eq!(size_of::<Disposition>(), 32);
+
+/// A pending signal.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Pending {
+    /// Its number.
+    pub signal: u32,
+    /// Whether it is the thread's (1) or the process's (0).
+    pub to_thread: u32,
+    /// `siginfo_t`.
+    pub info: [u8; 128],
+}
+const_assert_eq!(size_of::<Pending>(), 136);
+
+/// An interval timer (setitimer(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct IntervalTimer {
+    /// Until it fires next; 0 if it does not.
+    pub remaining: u64,
+    /// From then on; 0 for once.
+    pub interval: u64,
+}
+
+/// A POSIX timer (timer_create(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// The kernel's number of it.
+    pub id: i32,
+    /// The clock.
+    pub clock: i32,
+    /// The signal.
+    pub signal: i32,
+    /// `SIGEV_SIGNAL`, `SIGEV_NONE`, or with `SIGEV_THREAD_ID` to the thread.
+    pub notify: i32,
+    /// The signal's value.
+    pub value: u64,
+    /// Until it fires next; 0 if it does not.
+    pub remaining: u64,
+    /// From then on; 0 for once.
+    pub interval: u64,
+}
+const_assert_eq!(size_of::<Timer>(), 40);
+
+/// What a descriptor is.
+pub mod descriptor {
+    /// A regular file, opened again by its path.
+    pub const REGULAR: u32 = 1;
+    /// A directory, likewise.
+    pub const DIRECTORY: u32 = 2;
+    /// A plain device such as `/dev/null`, likewise.
+    pub const DEVICE: u32 = 3;
+    /// A standard stream that was a terminal, a pipe or the like: that of the restart.
+    pub const INHERITED: u32 = 4;
+}
+
+/// A descriptor.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Its number.
+    pub fd: i32,
+    /// A constant of [`descriptor`].
+    pub kind: u32,
+    /// The flags of open(2), close-on-exec among them.
+    pub flags: u32,
+    /// The lowest descriptor that shares the open file: itself, if none is lower.
+    pub shares: i32,
+    /// The file offset.
+    pub offset: u64,
+    /// The file's size.
+    pub size: u64,
+    /// The device it is on, as stat(2) numbers it.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// The length of the path behind this record.
+    pub name_length: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+const_assert_eq!(size_of::<Descriptor>(), 56);
+
+/// Bits in an affinity mask: more CPUs than any kernel is built for.
+pub const CPUS: usize = 8192;
+
+/// What else the kernel keeps of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Attributes {
+    /// `RLIMIT_*` by number, soft and hard.
+    pub limits: [[u64; 2]; 16],
+    /// The nice value.
+    pub nice: i32,
+    /// The file mode creation mask.
+    pub umask: u32,
+    /// The scheduling policy (sched_setattr(2)),
+    pub scheduling_policy: u32,
+    /// the priority of the real-time policies,
+    pub scheduling_priority: u32,
+    /// and flags.
+    pub scheduling_flags: u64,
+    /// ioprio_get(2).
+    pub io_priority: u32,
+    /// personality(2).
+    pub personality: u32,
+    /// The values of [`PRCTLS`], in that order; -1 where the kernel has none.
+    pub prctls: [i64; PRCTLS.len()],
+    /// The name, `PR_GET_NAME`.
+    pub name: [u8; 16],
+    /// How many bytes of the affinity mask the kernel has.
+    pub affinity_length: u64,
+    /// The CPUs it may run on.
+    pub affinity: [u64; CPUS / 64],
+}
+const_assert_eq!(size_of::<Attributes>(), 1392);
+
+/// A prctl(2) option that reads a number, and the one that sets it.
+pub struct Prctl {
+    /// Reads it.
+    pub get: u32,
+    /// Whether through a pointer to an int, instead of as the result.
+    pub through_pointer: bool,
+    /// Sets it.
+    pub set: u32,
+}
+
+/// Those that [`Attributes::prctls`] holds.
+pub const PRCTLS: [Prctl; 7] = {
+    use linux_raw_sys::prctl::*;
+    const fn option(get: u32, through_pointer: bool, set: u32) -> Prctl {
+        Prctl { get, through_pointer, set }
+    }
+    [
+        option(PR_GET_PDEATHSIG, true, PR_SET_PDEATHSIG),
+        option(PR_GET_DUMPABLE, false, PR_SET_DUMPABLE),
+        option(PR_GET_KEEPCAPS, false, PR_SET_KEEPCAPS),
+        option(PR_GET_TIMERSLACK, false, PR_SET_TIMERSLACK),
+        option(PR_GET_CHILD_SUBREAPER, true, PR_SET_CHILD_SUBREAPER),
+        option(PR_GET_NO_NEW_PRIVS, false, PR_SET_NO_NEW_PRIVS),
+        option(PR_GET_THP_DISABLE, false, PR_SET_THP_DISABLE),
+    ]
+};
+
+/// A run of memory.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The first address.
+    pub start: u64,
+    /// The address behind the last.
+    pub end: u64,
+}
+
+/// What the image's bytes are checked by. `head` is the checksum of the whole head with zeros in
+/// that field; each segment has one of its stored bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Checksums {
+    /// [`Checksums::XXH3`].
+    pub algorithm: u32,
+    /// How many segments have one.
+    pub count: u32,
+    /// That of the head.
+    pub head: u64,
+}
+
+impl Checksums {
+    /// XXH3, 64 bits, seed 0.
+    pub const XXH3: u32 = 1;
+}
+
+/// A record that is followed by as many bytes as it says.
+pub trait WithTail: Pod {
+    /// How many.
+    fn tail_length(&self) -> usize;
+}
+impl WithTail for Mapping {
+    fn tail_length(&self) -> usize {
+        self.name_length as usize
+    }
+}
+impl WithTail for Descriptor {
+    fn tail_length(&self) -> usize {
+        self.name_length as usize
+    }
+}
+
+/// The record at the beginning of `bytes`, and what follows it.
+///
+/// # Errors
+///
+/// [`Invalid::Damaged`] if it is longer than that.
+pub fn first<T: Pod>(bytes: &[u8]) -> Result<(T, &[u8]), Invalid> {
+    let (record, rest) = bytes.split_at_checked(size_of::<T>()).ok_or(Invalid::Damaged)?;
+    Ok((bytemuck::pod_read_unaligned(record), rest))
+}
+
+/// The records that `bytes` consist of.
+pub fn all<T: Pod>(bytes: &[u8]) -> impl Iterator<Item = T> + Clone {
+    bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned)
+}
+
+/// The records with tails that `bytes` consist of. It ends where one does not fit.
+pub fn all_with_tails<T: WithTail>(mut bytes: &[u8]) -> impl Iterator<Item = (T, &[u8])> + Clone {
+    core::iter::from_fn(move || {
+        let (record, rest) = first::<T>(bytes).ok()?;
+        let tail = rest.get(..record.tail_length())?;
+        let padded = record.tail_length().next_multiple_of(8);
+        bytes = rest.get(padded..).unwrap_or(&[]);
+        Some((record, tail))
+    })
+}
+
+/// The text up to the first NUL.
+pub fn text(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or(bytes)
+}

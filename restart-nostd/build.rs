@@ -1,0 +1,21 @@
+//! Links `restart-static` by the linker script of the architecture.
+
+use std::env;
+use std::path::Path;
+
+fn main() {
+    let directory = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+    let script = Path::new(&directory).join("../linker-scripts").join(format!("restart-{arch}.ld"));
+    println!("cargo:rerun-if-changed={}", script.display());
+    for argument in [
+        // rustc links a position-independent executable; there is nobody to load it.
+        "--no-dynamic-linker".into(),
+        // What is relocated stands in the file as for the address in the script.
+        "--apply-dynamic-relocs".into(),
+        "--build-id=none".into(),
+        format!("--script={}", script.display()),
+    ] {
+        println!("cargo:rustc-link-arg={argument}");
+    }
+}

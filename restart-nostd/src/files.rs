@@ -1,0 +1,148 @@
+//! Descriptors.
+
+use ckpt_image::record::{Descriptor, all_with_tails, descriptor, kind};
+use ckpt_image::{Head, Invalid};
+use ckpt_sys::call::{self, Fd};
+use ckpt_sys::{Errno, Escaped, proc};
+use linux_raw_sys::general::{
+    F_DUPFD_CLOEXEC, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC, O_ACCMODE, O_CLOEXEC, O_NONBLOCK,
+    O_PATH, O_RDONLY, SEEK_SET, stat,
+};
+
+use crate::image::Image;
+use crate::memory::with_path;
+use crate::report::{self, OrFail, fail};
+
+/// The descriptors of an image with their paths.
+fn descriptors<'a>(
+    image: &Image,
+    head: &Head<'a>,
+) -> impl Iterator<Item = (Descriptor, &'a [u8])> + Clone + use<'a> {
+    all_with_tails(head.note(kind::DESCRIPTORS).unwrap_or_else(|why| image.fail(&why)))
+}
+
+/// Whether a descriptor is opened again by its path, and not a duplicate of one that is.
+fn is_opened(record: &Descriptor) -> bool {
+    record.kind != descriptor::INHERITED && record.shares == record.fd
+}
+
+/// Refuses files that are not there, or hold less than they did.
+pub fn check(image: &Image, head: &Head<'_>) {
+    let mut last = -1;
+    for (record, path) in descriptors(image, head) {
+        if record.fd <= last || record.shares > record.fd {
+            image.fail(&Invalid::Damaged);
+        }
+        last = record.fd;
+        if !is_opened(&record) {
+            continue;
+        }
+        let step = format_args!("{}, which the program has open", Escaped(path));
+        let status = with_path(path, call::stat).or_fail(step);
+        if record.kind != kind_of(&status) {
+            fail(format_args!("{step}, is no longer of the kind it was; put it back"));
+        }
+        if record.kind == descriptor::REGULAR && (status.st_size as u64) < record.size {
+            fail(format_args!(
+                "{step}, has shrunk from {} to {} bytes since the checkpoint; put it back",
+                record.size, status.st_size
+            ));
+        }
+    }
+}
+
+/// The kind of descriptor that a file makes.
+fn kind_of(status: &stat) -> u32 {
+    match status.st_mode & 0o170_000 {
+        0o100_000 => descriptor::REGULAR,
+        0o040_000 => descriptor::DIRECTORY,
+        0o020_000 => descriptor::DEVICE,
+        _ => 0,
+    }
+}
+
+/// Gives every descriptor what it had, and closes all that the program did not have. From here on
+/// lines go to a descriptor beyond all of the program's.
+pub fn restore(image: &mut Image) {
+    let head = image.head();
+    let all = descriptors(image, &head);
+    let beyond = all.clone().map(|(record, _)| record.fd + 1).max().unwrap_or(0).max(3);
+    let move_beyond =
+        |fd: Fd| call::fcntl(fd, F_DUPFD_CLOEXEC, beyond as u32).map(|moved| Fd(moved as i32));
+    image.fd = move_beyond(image.fd).or_fail(format_args!("duplicating a descriptor"));
+    // Without a standard error there is nowhere to say anything.
+    if let Ok(stream) = move_beyond(report::stream()) {
+        report::redirect(stream);
+    }
+    for (record, path) in all.clone() {
+        restore_one(&record, path);
+    }
+    close_others(image, all);
+}
+
+/// Gives one descriptor what it had.
+fn restore_one(record: &Descriptor, path: &[u8]) {
+    let fd = Fd(record.fd);
+    let step = format_args!("opening {} as descriptor {}", Escaped(path), record.fd);
+    let close_on_exec = record.flags & O_CLOEXEC;
+    if record.shares != record.fd {
+        match call::dup3(Fd(record.shares), fd, close_on_exec) {
+            // A duplicate of a standard stream that the restart does not have.
+            Err(Errno::EBADF) => call::close(fd),
+            result => result.or_fail(step),
+        }
+        return;
+    }
+    if record.kind == descriptor::INHERITED {
+        let Ok(flags) = call::fcntl(fd, F_GETFL, 0) else { return };
+        let flags = flags & !O_NONBLOCK | record.flags & O_NONBLOCK;
+        let _ = call::fcntl(fd, F_SETFL, flags);
+        let mode = if close_on_exec == 0 { 0 } else { FD_CLOEXEC };
+        let _ = call::fcntl(fd, F_SETFD, mode);
+        return;
+    }
+    let opened = with_path(path, |path| call::openat(path, record.flags, 0)).or_fail(step);
+    if opened != fd {
+        call::dup3(opened, fd, close_on_exec).or_fail(step);
+        call::close(opened);
+    }
+    if record.flags & O_PATH == 0 && record.kind != descriptor::DEVICE {
+        call::lseek(fd, record.offset as i64, SEEK_SET).or_fail(step);
+    }
+}
+
+/// Closes what the program did not have, apart from what this program still needs.
+fn close_others(image: &Image, all: impl Iterator<Item = (Descriptor, &'static [u8])> + Clone) {
+    proc::for_each_descriptor(|fd| {
+        let programs = all.clone().any(|(record, _)| record.fd == fd.0);
+        if !programs && fd != image.fd && fd != report::stream() {
+            call::close(fd);
+        }
+        Ok::<(), Errno>(())
+    })
+    .or_fail(format_args!("listing the descriptors"));
+}
+
+/// Cuts files that have grown since the checkpoint, and that the program writes to, back to the
+/// length they had: it will write the rest again.
+pub fn cut_back(image: &Image) {
+    let head = image.head();
+    for (record, path) in descriptors(image, &head) {
+        let written = record.flags & O_ACCMODE != O_RDONLY && record.flags & O_PATH == 0;
+        if record.kind != descriptor::REGULAR || !is_opened(&record) || !written {
+            continue;
+        }
+        let step = format_args!("cutting {} back to {} bytes", Escaped(path), record.size);
+        if call::fstat(Fd(record.fd)).or_fail(step).st_size as u64 > record.size {
+            call::ftruncate(Fd(record.fd), record.size).or_fail(step);
+        }
+    }
+}
+
+/// Closes the descriptors of this program: the last line has been written.
+pub fn close_own(image: &Image) {
+    call::close(image.fd);
+    if report::stream() != call::STDERR {
+        call::close(report::stream());
+    }
+}

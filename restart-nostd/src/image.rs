@@ -1,0 +1,153 @@
+//! The image file, and what can be said of it before anything is touched.
+
+use core::ffi::CStr;
+use core::fmt;
+
+use ckpt_arch::{CpuState, ELF_MACHINE, NAME, request_features};
+use ckpt_image::record::{self, kind};
+use ckpt_image::{Head, Invalid, PREFIX};
+use ckpt_sys::call::{self, Fd};
+use ckpt_sys::{Errno, Escaped};
+use linux_raw_sys::auxvec::AT_PAGESZ;
+use linux_raw_sys::general::{MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, PROT_READ, PROT_WRITE};
+
+use crate::report::fail;
+use crate::{files, memory};
+
+/// An image whose head is in memory.
+#[derive(Clone, Copy)]
+pub struct Image {
+    /// The path, for messages.
+    pub path: &'static CStr,
+    /// The file.
+    pub fd: Fd,
+    /// The bytes of the head.
+    pub head_bytes: &'static [u8],
+    /// The length of the file.
+    pub length: u64,
+}
+
+impl Image {
+    /// Reads the head of the file at `path`.
+    pub fn open(path: &'static CStr) -> Self {
+        let failed = |why: &dyn fmt::Display| -> ! {
+            fail(format_args!("{}: {why}", Escaped(path.to_bytes())))
+        };
+        let fd = call::openat(path, O_CLOEXEC, 0).unwrap_or_else(|errno| failed(&errno));
+        let length = match call::fstat(fd) {
+            Ok(status) if status.st_mode & 0o170_000 == 0o100_000 => status.st_size as u64,
+            Ok(_) => failed(&"is not a regular file, and so no checkpoint image"),
+            Err(errno) => failed(&errno),
+        };
+        let mut prefix = [0; PREFIX];
+        let read = read_at(fd, &mut prefix, 0).unwrap_or_else(|errno| failed(&errno));
+        let head_length = Head::length(&prefix[..read]).unwrap_or_else(|why| failed(&why));
+        if head_length > length {
+            failed(&Invalid::Truncated(head_length));
+        }
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS;
+        // SAFETY: a new mapping where the kernel likes.
+        let room = unsafe { call::mmap(0, head_length, PROT_READ | PROT_WRITE, flags, None, 0) }
+            .unwrap_or_else(|errno| failed(&errno));
+        // SAFETY: it is that long and nobody else's.
+        let head_bytes =
+            unsafe { core::slice::from_raw_parts_mut(room as *mut u8, head_length as usize) };
+        match read_at(fd, head_bytes, 0) {
+            Ok(read) if read == head_bytes.len() => {}
+            Ok(_) => failed(&Invalid::Truncated(head_length)),
+            Err(errno) => failed(&errno),
+        }
+        let image = Self { path, fd, head_bytes, length };
+        if let Err(why) = Head::parse(head_bytes, length) {
+            failed(&why);
+        }
+        image
+    }
+
+    /// The head, which has been understood before.
+    pub fn head(&self) -> Head<'static> {
+        Head::parse(self.head_bytes, self.length).unwrap_or_else(|why| self.fail(&why))
+    }
+
+    /// Ends the process with a line that names the image.
+    pub fn fail(&self, why: &dyn fmt::Display) -> ! {
+        fail(format_args!("{}: {why}", Escaped(self.path.to_bytes())))
+    }
+
+    /// Refuses an image that cannot be restarted here: another machine, other files.
+    pub fn check(&self) {
+        let head = self.head();
+        if head.machine() != ELF_MACHINE {
+            self.fail(&format_args!("{}, and this is {NAME}", Invalid::Foreign(head.machine())));
+        }
+        let page_size = page_size();
+        let (process, _) = head.process();
+        if u64::from(process.page_size) != page_size {
+            self.fail(&format_args!(
+                "was taken with pages of {} bytes, and here they have {page_size}: restart it on a \
+                 kernel like the first",
+                process.page_size
+            ));
+        }
+        self.check_registers(&head);
+        memory::check(self, &head);
+        files::check(self, &head);
+    }
+
+    /// Refuses registers that this CPU does not have, or keeps elsewhere: the kernel would silently
+    /// restore but x87 and SSE.
+    fn check_registers(&self, head: &Head<'_>) {
+        let saved = head.note(kind::CPU).ok().and_then(CpuState::from_bytes);
+        let saved = saved.unwrap_or_else(|| self.fail(&Invalid::Damaged));
+        request_features(&saved);
+        let what = match saved.fits(&CpuState::of_this_cpu()) {
+            Ok(()) => return,
+            Err(Some(feature)) => CpuState::feature_name(feature),
+            Err(None) => "extended",
+        };
+        self.fail(&format_args!(
+            "its {what} registers do not fit this CPU: restart it on one like the first"
+        ));
+    }
+
+    /// The records of our note of type `kind`.
+    pub fn records<T: bytemuck::Pod>(
+        &self,
+        head: &Head<'static>,
+        kind: u32,
+    ) -> impl Iterator<Item = T> + Clone + use<T> {
+        record::all(head.note(kind).unwrap_or_else(|why| self.fail(&why)))
+    }
+
+    /// Reads stored bytes; the end of the file is an error.
+    pub fn read(&self, buffer: &mut [u8], offset: u64) {
+        match read_at(self.fd, buffer, offset) {
+            Ok(read) if read == buffer.len() => {}
+            Ok(_) => self.fail(&Invalid::Truncated(self.length)),
+            Err(errno) => self.fail(&errno),
+        }
+    }
+}
+
+/// Reads until the buffer is full or the file ends; returns how much.
+pub fn read_at(fd: Fd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let rest = &mut buffer[done..];
+        // SAFETY: the bytes are those of `rest`.
+        match unsafe { call::pread(fd, rest.as_mut_ptr(), rest.len(), offset + done as u64)? } {
+            0 => break,
+            read => done += read,
+        }
+    }
+    Ok(done)
+}
+
+/// Bytes in a page of this kernel, by the auxiliary vector.
+fn page_size() -> u64 {
+    let mut buffer = [0; 1024];
+    let vector = ckpt_sys::proc::read_file(c"/proc/self/auxv", &mut buffer).unwrap_or(&[]);
+    record::all::<[u64; 2]>(vector)
+        .find(|[key, _]| *key == u64::from(AT_PAGESZ))
+        .map_or(4096, |[_, value]| value)
+}

@@ -1,0 +1,88 @@
+//! `restart-static`: reads an image and becomes the process in it.
+//!
+//! ```text
+//!   options       the command line
+//!   image         reads the head of the image, and refuses what cannot work here
+//!   place         moves out of the way: into a gap that the image leaves, and unmaps all else
+//!     memory        mappings, contents, layout
+//!     vdso          the kernel's code, at the address where the program expects it
+//!     files         descriptors
+//!     process       working directory, limits, names
+//!     signals       dispositions, pending ones
+//!     timers        interval timers, POSIX timers
+//!     thread        what the C library has told the kernel; the mutexes it holds
+//!   and at last, in the image's own libckpt.so, `resume`: unmaps this program, and returns from the
+//!   signal handler that the checkpoint was taken in.
+//! ```
+//!
+//! What is restored in a file here was captured by the file of the same name in `ckpt-preload`.
+//!
+//! The program becomes the other one in its own process, and in the foreground of the shell that
+//! started it. It has no libc, no heap and no thread-local storage, and it stands in one piece of
+//! memory that moves as a whole. Files are cut back and written only when little can fail any more;
+//! any failure ends it with one line and status 125.
+#![no_std]
+#![no_main]
+
+mod contents;
+mod files;
+mod image;
+mod memory;
+mod mutexes;
+mod options;
+mod place;
+mod process;
+mod report;
+mod signals;
+mod thread;
+mod timers;
+mod vdso;
+
+use crate::image::Image;
+use crate::place::Place;
+
+ckpt_arch::program_entry!(start);
+
+/// The first function. `stack` is what the kernel left there.
+///
+/// # Safety
+///
+/// Only for `_start`.
+unsafe extern "C" fn start(stack: *const usize) -> ! {
+    place::relocate_in_place();
+    // SAFETY: the kernel's stack is as the ABI has it.
+    let path = unsafe { options::parse(stack) };
+    let image = Image::open(path);
+    image.check();
+    // SAFETY: nothing that is needed later lies outside of the image's head and this program.
+    unsafe { place::move_away(image, restore) }
+}
+
+/// The second: now this program and its stack are where the image has nothing, and there is nothing
+/// else in memory.
+fn restore(mut image: Image, place: &Place) -> ! {
+    memory::restore(&image, place);
+    vdso::restore(&image, place);
+    memory::restore_layout(&image);
+    mutexes::hand_over(&image);
+    memory::guard(&image);
+    signals::block();
+    files::restore(&mut image);
+    process::restore(&image);
+
+    // What changes the world outside comes when little can fail any more.
+    files::cut_back(&image);
+    memory::write_back(&image);
+    signals::restore(&image);
+    timers::restore(&image);
+    memory::seal(&image);
+    // SAFETY: memory is the image's, but for this program.
+    unsafe { thread::resume(&image, place) }
+}
+
+/// A panic is a defect of this program's; the process has not become the other one yet.
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
+    report::fail(format_args!("internal error at {file}:{line}; please report it"))
+}

@@ -1,0 +1,335 @@
+//! The mappings and the layout of memory.
+//!
+//! Each mapping is made with the flags it had, so that the kernel accounts for it as it did. Then
+//! the contents are loaded; then it gets its final protection and what madvise(2) and mlock(2) had
+//! said of it.
+
+use core::ffi::CStr;
+
+use ckpt_arch::ADDRESS_END;
+use ckpt_image::record::{Layout, Mapping, Range, kind, mapping};
+use ckpt_image::{Head, Invalid, VmFlags};
+use ckpt_sys::call::{self, Fd, File};
+use ckpt_sys::{Errno, Escaped};
+use linux_raw_sys::elf_uapi::NT_AUXV;
+use linux_raw_sys::general::{
+    MADV_DONTDUMP, MADV_DONTFORK, MADV_GUARD_INSTALL, MADV_HUGEPAGE, MADV_MERGEABLE,
+    MADV_NOHUGEPAGE, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WIPEONFORK, MAP_ANONYMOUS, MAP_DROPPABLE,
+    MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_HUGE_SHIFT, MAP_HUGETLB, MAP_NORESERVE, MAP_PRIVATE,
+    MAP_SHARED, MAP_SYNC, MLOCK_ONFAULT, O_CLOEXEC, O_RDONLY, O_RDWR, PROT_READ, PROT_WRITE,
+};
+use linux_raw_sys::prctl::prctl_mm_map;
+
+use crate::contents;
+use crate::image::{Image, read_at};
+use crate::place::{Place, find_gap};
+use crate::report::{OrFail, fail, note};
+
+/// The longest path and its NUL (`PATH_MAX`).
+const PATH: usize = 4096;
+
+/// Calls `act` with `name` as a path.
+pub fn with_path<R>(name: &[u8], act: impl FnOnce(&CStr) -> R) -> R {
+    let mut buffer = [0; PATH + 1];
+    if name.len() > PATH {
+        fail(format_args!("{}: {}", Escaped(name), Errno::ENAMETOOLONG));
+    }
+    buffer[..name.len()].copy_from_slice(name);
+    act(CStr::from_bytes_until_nul(&buffer).unwrap_or(c""))
+}
+
+/// The flags of a mapping.
+fn flags(record: &Mapping) -> VmFlags {
+    VmFlags(record.flags)
+}
+
+/// Whether changes to a mapping are changes of its file.
+fn is_shared(record: &Mapping) -> bool {
+    flags(record).any_of(VmFlags::MAY_SHARE.with(VmFlags::SHARED))
+}
+
+/// Refuses mappings that cannot be made here: addresses that no program has, files that are not what
+/// they were.
+pub fn check(image: &Image, head: &Head<'_>) {
+    let mut end = 0;
+    for (record, name) in head.mappings().unwrap_or_else(|why| image.fail(&why)) {
+        let page = record.page_size.max(1);
+        let aligned = [record.start, record.end].iter().all(|address| address % page == 0);
+        if record.start < end || record.end <= record.start || record.end > ADDRESS_END || !aligned
+        {
+            image.fail(&Invalid::Damaged);
+        }
+        end = record.end;
+        let elsewhere = record.kind == mapping::FILE && record.stored != mapping::STORED_WHOLE;
+        if elsewhere && !is_unchanged(&record, name) {
+            fail(format_args!(
+                "{}, which the program has mapped, is not there as it was at the checkpoint: put it \
+                 back, or take checkpoints with CKPT_CONTENT=all",
+                Escaped(name)
+            ));
+        }
+    }
+}
+
+/// Whether a file is there, of the size and with the modification time that it had.
+fn is_unchanged(record: &Mapping, name: &[u8]) -> bool {
+    with_path(name, call::stat).is_ok_and(|status| {
+        status.st_size as u64 == record.file_size
+            && status.st_mtime as i64 == record.file_mtime
+            && status.st_mtime_nsec as u32 == record.file_mtime_nsec
+    })
+}
+
+/// Makes the mappings and loads their contents; nothing outside the process changes.
+pub fn restore(image: &Image, place: &Place) {
+    let head = image.head();
+    let mappings = || head.mappings().into_iter().flatten();
+    for (record, name) in mappings() {
+        match record.kind {
+            mapping::VDSO | mapping::VVAR => {}
+            mapping::FILE => map_file(&record, name),
+            mapping::SHARED_ANONYMOUS | mapping::MEMFD => map_shared(&head, &record, name, place),
+            mapping::ANONYMOUS | mapping::SCRATCH => map(&record, None),
+            _ => image.fail(&Invalid::Damaged),
+        }
+    }
+    contents::load(image, mappings());
+    for (record, name) in mappings() {
+        if ![mapping::VDSO, mapping::VVAR].contains(&record.kind) {
+            finish(&record, name);
+        }
+    }
+}
+
+/// Makes guard pages of what were guard pages: from then on nobody can read there, nor this program.
+pub fn guard(image: &Image) {
+    for Range { start, end } in image.records(&image.head(), kind::GUARDS) {
+        // SAFETY: what is there can no more be reached in the program.
+        unsafe { call::madvise(start, end - start, MADV_GUARD_INSTALL) }
+            .or_fail(format_args!("making guard pages at {start:x}"));
+    }
+}
+
+/// The protection a mapping is made with. One that has been counted as committed memory must be
+/// writable once for that, whatever it became later.
+pub fn first_protection(record: &Mapping) -> u32 {
+    if flags(record).any_of(VmFlags::ACCOUNTED) {
+        record.protection | PROT_READ | PROT_WRITE
+    } else {
+        record.protection
+    }
+}
+
+/// Makes a mapping, of `fd` if one is given.
+fn map(record: &Mapping, fd: Option<Fd>) {
+    let set = flags(record);
+    let when = |flag, bits| if set.any_of(flag) { bits } else { 0 };
+    let sharing = if is_shared(record) {
+        MAP_SHARED
+    } else if set.any_of(VmFlags::DROPPABLE) {
+        MAP_DROPPABLE
+    } else {
+        MAP_PRIVATE
+    };
+    let huge = MAP_HUGETLB | record.page_size.trailing_zeros() << MAP_HUGE_SHIFT;
+    let flags = MAP_FIXED_NOREPLACE
+        | sharing
+        | if fd.is_none() { MAP_ANONYMOUS } else { 0 }
+        | when(VmFlags::GROWS_DOWN, MAP_GROWSDOWN)
+        | when(VmFlags::NO_RESERVE, MAP_NORESERVE)
+        | when(VmFlags::SYNCHRONOUS, MAP_SYNC)
+        | when(VmFlags::HUGE_TLB, huge);
+    let length = record.end - record.start;
+    let offset = if fd.is_some() { record.offset } else { 0 };
+    let protection = first_protection(record);
+    // SAFETY: nothing is there, and where there is something the kernel refuses.
+    let at = unsafe { call::mmap(record.start, length, protection, flags, fd, offset) }
+        .or_fail(format_args!("mapping {length} bytes at {:x}", record.start));
+    if at != record.start {
+        // A kernel that takes the address for a hint has something there.
+        fail(format_args!("mapping {length} bytes at {:x}: {}", record.start, Errno::EEXIST));
+    }
+}
+
+/// Maps a file; or, if the image has it whole and the file is another one by now, memory in its
+/// place.
+fn map_file(record: &Mapping, name: &[u8]) {
+    let whole = record.stored == mapping::STORED_WHOLE;
+    let written = whole && is_shared(record) && flags(record).any_of(VmFlags::MAY_WRITE);
+    if whole && !written && !is_unchanged(record, name) {
+        let shared = VmFlags::MAY_SHARE.with(VmFlags::SHARED);
+        return map(&Mapping { flags: record.flags & !shared.0, ..*record }, None);
+    }
+    let writable = is_shared(record) && flags(record).any_of(VmFlags::MAY_WRITE);
+    let mode = if writable { O_RDWR } else { O_RDONLY };
+    let file = with_path(name, |path| File::open(path, mode))
+        .or_fail(format_args!("opening {}, which the program has mapped", Escaped(name)));
+    map(record, Some(file.fd()));
+}
+
+/// Makes all mappings of the shared memory of which `record` is one, if it is the first of them.
+fn map_shared(head: &Head<'_>, record: &Mapping, name: &[u8], place: &Place) {
+    let is_one = |other: &Mapping| {
+        other.kind == record.kind && (other.device, other.inode) == (record.device, record.inode)
+    };
+    let all = || head.mappings().into_iter().flatten().map(|(other, _)| other).filter(is_one);
+    if all().next().is_some_and(|first| first.start != record.start) {
+        return;
+    }
+    let size = all().map(|other| other.offset + other.end - other.start).max().unwrap_or(0);
+    if record.kind == mapping::MEMFD {
+        let fd = with_path(name, call::memfd_create).or_fail(format_args!("making a memfd"));
+        let file = File::from_fd(fd);
+        call::ftruncate(fd, size).or_fail(format_args!("making a memfd of {size} bytes"));
+        all().for_each(|other| map(&other, Some(file.fd())));
+        return;
+    }
+    // Shared memory of no file can be mapped again only from a mapping of it: mremap() with an old
+    // length of 0.
+    let base = find_gap(head, size.max(place.length));
+    let whole = Mapping {
+        start: base,
+        end: base + size,
+        offset: 0,
+        protection: PROT_READ | PROT_WRITE,
+        ..*record
+    };
+    map(&whole, None);
+    for other in all() {
+        let length = other.end - other.start;
+        // SAFETY: nothing is at the new address, and the old mapping stays.
+        unsafe { call::mremap_to(base + other.offset, 0, length, other.start) }
+            .or_fail(format_args!("mapping shared memory at {:x}", other.start));
+    }
+    // SAFETY: the mapping was made above, and is needed no more.
+    unsafe { call::munmap(base, size) }.or_fail(format_args!("unmapping shared memory"));
+}
+
+/// What can be said of a mapping with madvise(2), by the flag that says that it was.
+const ADVICE: [(VmFlags, u32); 8] = [
+    (VmFlags::SEQUENTIAL, MADV_SEQUENTIAL),
+    (VmFlags::RANDOM, MADV_RANDOM),
+    (VmFlags::DONT_FORK, MADV_DONTFORK),
+    (VmFlags::DONT_DUMP, MADV_DONTDUMP),
+    (VmFlags::HUGE_PAGE, MADV_HUGEPAGE),
+    (VmFlags::NO_HUGE_PAGE, MADV_NOHUGEPAGE),
+    (VmFlags::MERGEABLE, MADV_MERGEABLE),
+    (VmFlags::WIPE_ON_FORK, MADV_WIPEONFORK),
+];
+
+/// Gives a mapping its final protection, advice and name.
+fn finish(record: &Mapping, name: &[u8]) {
+    let (start, length) = (record.start, record.end - record.start);
+    if first_protection(record) != record.protection || record.kind == mapping::SHARED_ANONYMOUS {
+        // SAFETY: the contents have been loaded.
+        unsafe { call::mprotect(start, length, record.protection) }
+            .or_fail(format_args!("protecting {length} bytes at {start:x}"));
+    }
+    for (flag, advice) in ADVICE {
+        if flags(record).any_of(flag) {
+            // A kernel without huge pages or page merging does not know the advice, nor need it.
+            // SAFETY: none of these throws contents away.
+            let _ = unsafe { call::madvise(start, length, advice) };
+        }
+    }
+    if flags(record).any_of(VmFlags::LOCKED) {
+        let on_fault = flags(record).any_of(VmFlags::LOCK_ON_FAULT);
+        let mode = if on_fault { MLOCK_ONFAULT } else { 0 };
+        if let Err(errno) = call::mlock(start, length, mode) {
+            note(format_args!("{length} bytes at {start:x} are not locked in memory: {errno}"));
+        }
+    }
+    let anonymous = [mapping::ANONYMOUS, mapping::SHARED_ANONYMOUS].contains(&record.kind);
+    if anonymous && !name.is_empty() && !name.starts_with(b"[") {
+        let _ = with_path(name, |name| call::name_mapping(start, length, name));
+    }
+    if record.kind == mapping::SCRATCH {
+        let _ = call::name_mapping(start, length, c"ckpt");
+    }
+}
+
+/// Writes what the image has of shared file mappings back to their files: what the program has in
+/// memory, it has in the file.
+pub fn write_back(image: &Image) {
+    let head = image.head();
+    for (record, name) in head.mappings().into_iter().flatten() {
+        let writable = flags(&record).any_of(VmFlags::MAY_WRITE);
+        if record.kind != mapping::FILE
+            || record.stored != mapping::STORED_WHOLE
+            || !(is_shared(&record) && writable)
+        {
+            continue;
+        }
+        let step = format_args!("writing {}, which the program has mapped", Escaped(name));
+        let fd = with_path(name, |path| call::openat(path, O_RDWR | O_CLOEXEC, 0)).or_fail(step);
+        let file = File::from_fd(fd);
+        if call::fstat(fd).or_fail(step).st_size as u64 != record.file_size {
+            call::ftruncate(fd, record.file_size).or_fail(step);
+        }
+        let range = record.start..record.end;
+        for segment in head.segments().filter(|segment| range.contains(&segment.address)) {
+            let start = record.offset + segment.address - record.start;
+            let length = segment.stored.min(record.file_size.saturating_sub(start));
+            contents::for_each_chunk(image, segment.offset, length, |chunk, at| {
+                let mut there = [0; 4096];
+                for (index, part) in chunk.chunks(there.len()).enumerate() {
+                    let at = start + at + (index * there.len()) as u64;
+                    let there = &mut there[..part.len()];
+                    if read_at(file.fd(), there, at).or_fail(step) != part.len() || there != part {
+                        call::pwrite(file.fd(), part.as_ptr(), part.len(), at).or_fail(step);
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// Seals what was sealed (mseal(2)).
+pub fn seal(image: &Image) {
+    for (record, _) in image.head().mappings().into_iter().flatten() {
+        let kernels = [mapping::VDSO, mapping::VVAR].contains(&record.kind);
+        if flags(&record).any_of(VmFlags::SEALED) && !kernels {
+            let (start, length) = (record.start, record.end - record.start);
+            call::mseal(start, length).or_fail(format_args!("sealing the memory at {start:x}"));
+        }
+    }
+}
+
+/// Tells the kernel the layout: where heap, arguments and environment are, and, if it allows that,
+/// which file the program is.
+pub fn restore_layout(image: &Image) {
+    let head = image.head();
+    let layout = image.records::<Layout>(&head, kind::LAYOUT).next();
+    let layout = layout.unwrap_or_else(|| image.fail(&Invalid::Damaged));
+    let vector = head.notes().find(|note| note.name == b"CORE" && note.kind == NT_AUXV);
+    let vector = vector.map_or(&[][..], |note| note.description);
+    let mut map = prctl_mm_map {
+        start_code: layout.start_code,
+        end_code: layout.end_code,
+        start_data: layout.start_data,
+        end_data: layout.end_data,
+        start_brk: layout.start_brk,
+        brk: layout.brk,
+        start_stack: layout.start_stack,
+        arg_start: layout.arg_start,
+        arg_end: layout.arg_end,
+        env_start: layout.env_start,
+        env_end: layout.env_end,
+        auxv: vector.as_ptr().cast_mut().cast(),
+        auxv_size: vector.len() as u32,
+        exe_fd: u32::MAX,
+    };
+    let (_, executable) = head.process();
+    if let Ok(file) = with_path(executable, |path| File::open(path, 0)) {
+        map.exe_fd = file.fd().0 as u32;
+        // SAFETY: memory is laid out like that.
+        if unsafe { call::set_memory_layout(&map) }.is_ok() {
+            return;
+        }
+        map.exe_fd = u32::MAX;
+    }
+    // SAFETY: likewise.
+    unsafe { call::set_memory_layout(&map) }.or_fail(format_args!(
+        "telling the kernel the layout of memory (it needs CONFIG_CHECKPOINT_RESTORE)"
+    ));
+}

@@ -1,0 +1,198 @@
+//! The locks that the thread holds.
+//!
+//! A recursive or error-checking mutex that is held says by whom: by the id of the thread. The
+//! restarted thread has another, and would find that somebody else holds its own locks. So what is
+//! held is handed over to the new id.
+//!
+//! musl keeps a list of all such mutexes that a thread holds, and one of the streams it has locked. glibc keeps none, so they are looked
+//! for, in the memory that the image has stored, by what they look like:
+//!
+//! ```text
+//!   pthread_mutex_t   | lock | count | OWNER | users | kind | ...
+//!   pthread_rwlock_t  | readers | writers | phase | writers' futex | 0 | 0 | WRITER | shared | ...
+//! ```
+//!
+//! Five words, or eight, that must all fit: a thread id, which is rarely a number that a program
+//! computes with, in the midst of what only a lock has.
+
+use ckpt_image::Head;
+use ckpt_image::record::{Mapping, Thread, libc, mapping};
+use ckpt_sys::call;
+use linux_raw_sys::general::{FUTEX_TID_MASK, PROT_READ, PROT_WRITE};
+
+use crate::image::Image;
+use crate::thread::{self, replace};
+
+/// Hands the locks that the program's thread held over to this one.
+pub fn hand_over(image: &Image) {
+    let thread = thread::of_image(image);
+    let tid = call::gettid();
+    if thread.tid == tid {
+        return;
+    }
+    match thread.libc {
+        libc::MUSL => {
+            hand_over_list(&thread, tid);
+            hand_over_files(&image.head(), &thread, tid);
+        }
+        libc::GLIBC => hand_over_found(&image.head(), thread.tid, tid),
+        _ => {}
+    }
+}
+
+/// musl: the list of the mutexes that the thread holds. It links the last members of `struct
+/// { int type, lock, waiters…; void *prev, *next; }` of 40 bytes, and ends where it begins.
+fn hand_over_list(thread: &Thread, tid: u32) {
+    const NEXT: u64 = 32;
+    const LOCK: u64 = 4;
+    if thread.held_mutexes == 0 {
+        return;
+    }
+    // SAFETY: the program's own list, in its own memory.
+    unsafe {
+        let mut node = *(thread.held_mutexes as *const u64);
+        while node != thread.held_mutexes {
+            replace_owner(node - NEXT + LOCK, thread.tid, tid);
+            node = *(node as *const u64);
+        }
+    }
+}
+
+/// musl: the list of the standard I/O streams that flockfile(3) has locked. Its head is a member of
+/// the same record as the list of mutexes (src/internal/pthread_impl.h), since musl 1.2; the locks
+/// and links are members of the streams (src/internal/stdio_impl.h).
+fn hand_over_files(head: &Head<'_>, thread: &Thread, tid: u32) {
+    const LOCKED_FILES: u64 = 56;
+    const LOCK: u64 = 140;
+    const NEXT: u64 = 216;
+    let stream_at = |address: u64| {
+        let mut mappings = head.mappings().into_iter().flatten();
+        mappings.any(|(record, _)| {
+            is_searched(&record) && record.start <= address && address + NEXT + 8 <= record.end
+        })
+    };
+    if thread.held_mutexes == 0 {
+        return;
+    }
+    // SAFETY: the record is there, and what is not in the program's memory is not followed.
+    unsafe {
+        let mut stream = *((thread.held_mutexes + LOCKED_FILES) as *const u64);
+        while stream.is_multiple_of(8) && stream_at(stream) {
+            replace_owner(stream + LOCK, thread.tid, tid);
+            stream = *((stream + NEXT) as *const u64);
+        }
+    }
+}
+
+/// Puts `new` for `old` into a lock word, whose highest bits say whether somebody waits.
+///
+/// # Safety
+///
+/// As [`replace`].
+unsafe fn replace_owner(address: u64, old: u32, new: u32) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let flags = (address as *const u32).read_unaligned() & !FUTEX_TID_MASK;
+        replace(address, old | flags, new | flags);
+    }
+}
+
+/// glibc: looks for them in the writable memory of the program's own.
+fn hand_over_found(head: &Head<'_>, old: u32, new: u32) {
+    /// Words that are looked at together.
+    const BLOCK: usize = 64;
+    let mut mappings = head.mappings().into_iter().flatten().map(|(record, _)| record);
+    let mut current = mappings.next();
+    for segment in head.segments().filter(|segment| segment.stored > 0) {
+        while current.is_some_and(|record| record.end <= segment.address) {
+            current = mappings.next();
+        }
+        let Some(record) = current.filter(is_searched) else { continue };
+        // SAFETY: the program's memory, mapped for reading and writing.
+        let words = unsafe {
+            let start = segment.address as *const u32;
+            core::slice::from_raw_parts(start, segment.stored as usize / size_of::<u32>())
+        };
+        for (index, block) in words.chunks(BLOCK).enumerate() {
+            if block.iter().fold(false, |found, &word| found | (word == old)) {
+                let start = segment.address + (index * BLOCK * size_of::<u32>()) as u64;
+                let addresses = (start..).step_by(size_of::<u32>());
+                for (address, _) in addresses.zip(block).filter(|(_, word)| **word == old) {
+                    hand_over_if_lock(&record, address, old, new);
+                }
+            }
+        }
+    }
+}
+
+/// Whether locks may be in a mapping.
+fn is_searched(record: &Mapping) -> bool {
+    let kinds = [mapping::ANONYMOUS, mapping::SHARED_ANONYMOUS, mapping::FILE, mapping::MEMFD];
+    record.protection & (PROT_READ | PROT_WRITE) == PROT_READ | PROT_WRITE
+        && kinds.contains(&record.kind)
+}
+
+/// Hands over what is at `address`, if it is the owner of a lock.
+fn hand_over_if_lock(record: &Mapping, address: u64, old: u32, new: u32) {
+    // Where the owner is in the one and in the other, and how long what is looked at is.
+    const OWNER: u64 = 8;
+    const MUTEX: u64 = 20;
+    const WRITER: u64 = 24;
+    const RWLOCK: u64 = 32;
+    let words = |offset: u64, length: u64| {
+        let start = address.checked_sub(offset)?;
+        let inside = start >= record.start && start + length <= record.end;
+        inside.then_some(start as *const u32)
+    };
+    // SAFETY: inside of the mapping, and aligned as `address` is.
+    unsafe {
+        if let Some(start) = words(OWNER, MUTEX)
+            && is_mutex(&*start.cast::<[u32; 5]>(), old)
+        {
+            replace(address, old, new);
+            replace_owner(start as u64, old, new);
+        } else if let Some(start) = words(WRITER, RWLOCK)
+            && is_write_locked(&*start.cast::<[u32; 8]>())
+        {
+            replace(address, old, new);
+        }
+    }
+}
+
+/// Whether the words are the beginning of a glibc mutex that thread `tid`, its owner, holds, and of
+/// a kind that cares (nptl/pthreadP.h).
+fn is_mutex(&[lock, count, _, users, kind]: &[u32; 5], tid: u32) -> bool {
+    const TYPE: u32 = 3;
+    const RECURSIVE: u32 = 1;
+    const ERROR_CHECKING: u32 = 2;
+    const ROBUST: u32 = 16;
+    const INHERIT: u32 = 32;
+    const PROTECT: u32 = 64;
+    const KNOWN: u32 = 0x3ff;
+    if kind & !KNOWN != 0 || !(1..=0xffff).contains(&users) {
+        return false;
+    }
+    let locked = match kind & (ROBUST | INHERIT | PROTECT) {
+        0 => lock == 1 || lock == 2,
+        PROTECT => lock & 3 != 0,
+        _ => lock & FUTEX_TID_MASK == tid,
+    };
+    let cares = match kind & TYPE {
+        RECURSIVE => count >= 1,
+        ERROR_CHECKING => true,
+        _ => kind & (ROBUST | INHERIT) != 0,
+    };
+    locked && cares
+}
+
+/// Whether the words are the beginning of a glibc read-write lock that is held for writing
+/// (nptl/pthread_rwlock_common.c).
+fn is_write_locked(words: &[u32; 8]) -> bool {
+    const WRITE_PHASE_AND_LOCKED: u32 = 3;
+    let &[readers, _, phase_futex, writers_futex, padding, more_padding, _, shared] = words;
+    readers & WRITE_PHASE_AND_LOCKED == WRITE_PHASE_AND_LOCKED
+        && phase_futex & 1 == 1
+        && writers_futex & 1 == 1
+        && [padding, more_padding] == [0, 0]
+        && shared <= 1
+}

@@ -1,0 +1,53 @@
+//! The one line on standard error that says what went wrong.
+
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+
+use ckpt_sys::call::{self, Fd, STDERR};
+use ckpt_sys::{Errno, Line};
+
+/// The status of a restart that failed, as env(1) and its kin have it.
+pub const FAILED: u32 = 125;
+
+/// Where lines go: standard error, until the program's own is in its place.
+static STREAM: AtomicI32 = AtomicI32::new(STDERR.0);
+
+/// Lets lines go to `stream` from now on.
+pub fn redirect(stream: Fd) {
+    STREAM.store(stream.0, Relaxed);
+}
+
+/// Where lines go.
+pub fn stream() -> Fd {
+    Fd(STREAM.load(Relaxed))
+}
+
+/// Writes `restart-static: `, `text` and a newline.
+fn line(text: fmt::Arguments<'_>) {
+    let mut line = Line::<2048>::new();
+    let _ = write!(line, "restart-static: {text}");
+    line.write_to(stream());
+}
+
+/// Ends the process with a line that says why.
+pub fn fail(why: fmt::Arguments<'_>) -> ! {
+    line(why);
+    call::exit_group(FAILED)
+}
+
+/// Says what is not as it was, though the program can live without it.
+pub fn note(what: fmt::Arguments<'_>) {
+    line(format_args!("note: {what}"));
+}
+
+/// Ends the process where something has failed.
+pub trait OrFail<T> {
+    /// The value, or the end: with a line that names `step` and the error.
+    fn or_fail(self, step: fmt::Arguments<'_>) -> T;
+}
+
+impl<T> OrFail<T> for Result<T, Errno> {
+    fn or_fail(self, step: fmt::Arguments<'_>) -> T {
+        self.unwrap_or_else(|errno| fail(format_args!("{step}: {errno}")))
+    }
+}

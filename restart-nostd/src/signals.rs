@@ -1,0 +1,49 @@
+//! Dispositions and pending signals.
+
+use core::mem::transmute;
+
+use ckpt_image::record::{Disposition, Pending, kind};
+use ckpt_sys::{call, signal_name};
+use linux_raw_sys::general::{SIGKILL, SIGSTOP, kernel_sigaction, kernel_sigset_t};
+
+use crate::image::Image;
+use crate::report::OrFail;
+
+/// Blocks every signal; the signal frame has the program's own mask.
+pub fn block() {
+    call::block_all_signals().or_fail(format_args!("blocking signals"));
+}
+
+/// Restores the dispositions, then queues the signals that were pending.
+pub fn restore(image: &Image) {
+    let head = image.head();
+    for (signal, record) in (1..).zip(image.records::<Disposition>(&head, kind::DISPOSITIONS)) {
+        if [SIGKILL, SIGSTOP].contains(&signal) {
+            continue;
+        }
+        let action = kernel_sigaction {
+            // SAFETY: an address, or one of the two constants; null is None.
+            sa_handler_kernel: unsafe {
+                transmute::<usize, Option<unsafe extern "C" fn(i32)>>(record.handler as usize)
+            },
+            sa_flags: record.flags,
+            // SAFETY: likewise.
+            sa_restorer: unsafe {
+                transmute::<usize, Option<unsafe extern "C" fn()>>(record.restorer as usize)
+            },
+            sa_mask: kernel_sigset_t { sig: [record.mask] },
+        };
+        // SAFETY: what was a handler in the program is one again, before any signal is delivered.
+        unsafe { call::sigaction(signal, Some(&action)) }
+            .or_fail(format_args!("restoring the disposition of {}", signal_name(signal)));
+    }
+    let (pid, tid) = (call::getpid(), call::gettid());
+    for record in image.records::<Pending>(&head, kind::PENDING) {
+        let info = record.info.as_ptr().cast();
+        match record.to_thread {
+            0 => call::queue_to_process(pid, record.signal, info),
+            _ => call::queue_to_thread(pid, tid, record.signal, info),
+        }
+        .or_fail(format_args!("queueing {}, which was pending", signal_name(record.signal)));
+    }
+}

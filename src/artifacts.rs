@@ -1,0 +1,69 @@
+//! The programs that this one carries inside itself (see build.rs), and `ckpt unpack`.
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// A program, or a library.
+pub struct Artifact {
+    /// The name of the file.
+    pub name: &'static str,
+    bytes: &'static [u8],
+}
+
+macro_rules! artifact {
+    ($name:literal) => {
+        Artifact { name: $name, bytes: include_bytes!(concat!(env!("CKPT_ARTIFACTS"), "/", $name)) }
+    };
+}
+
+/// What captures a program: to be given to the dynamic loader by `LD_PRELOAD`.
+pub const LIBRARY: Artifact = artifact!("libckpt.so");
+
+/// What restarts a program from its image.
+pub const RESTART: Artifact = artifact!("restart-static");
+
+/// A program that counts, to be checkpointed by `ckpt demo`.
+pub const COUNTING_TEST: Artifact = artifact!("counting-test");
+
+impl Artifact {
+    /// Writes it into `directory`. A file of that name is replaced as a whole: programs that use it
+    /// go on with the old one.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written; a file of that name is then as it was.
+    pub fn write_to(&self, directory: &Path) -> Result<()> {
+        let path = directory.join(self.name);
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(directory)?;
+            file.write_all(self.bytes)?;
+            file.as_file().set_permissions(Permissions::from_mode(0o755))?;
+            file.persist(&path)?;
+            anyhow::Ok(())
+        };
+        write().with_context(|| format!("{} cannot be written", path.display()))
+    }
+}
+
+/// `ckpt unpack`.
+///
+/// # Errors
+///
+/// If the directory or a file cannot be written.
+pub fn unpack(out: &mut dyn Write, directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory)
+        .with_context(|| format!("{} cannot be created", directory.display()))?;
+    for (artifact, purpose) in [
+        (LIBRARY, "LD_PRELOAD=FILE PROGRAM makes PROGRAM able to be checkpointed"),
+        (RESTART, "FILE IMAGE restarts a program from its image"),
+    ] {
+        artifact.write_to(directory)?;
+        let file = directory.join(artifact.name);
+        writeln!(out, "wrote {}: {}", file.display(), purpose)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Memory of a running program that could not be restored.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+
+use ckpt_image::VmFlags;
+use ckpt_sys::Escaped;
+
+use super::Findings;
+use super::process::Region;
+
+/// What the kernel appends to the name of a file that has been deleted.
+const DELETED: &[u8] = b" (deleted)";
+
+/// Finds the mappings that stand in the way of a checkpoint.
+pub fn check(memory: &[Region], found: &mut Findings) {
+    let mut all_well = true;
+    for region in memory {
+        let what = obstacle(region).or_else(|| {
+            let shared = is_shared_with_another(memory, region);
+            shared.then_some("is shared with another process")
+        });
+        if let Some(what) = what {
+            all_well = false;
+            found.no(format!(
+                "memory at {:x} ({}) {what}, which cannot be restored yet",
+                region.start,
+                Escaped(&region.name)
+            ));
+        }
+    }
+    if all_well {
+        found.ok("all its memory can be restored, and none is shared with another process");
+    }
+}
+
+/// What is wrong with a mapping by itself.
+fn obstacle(region: &Region) -> Option<&'static str> {
+    const DEVICE: VmFlags = VmFlags::DEVICE.with(VmFlags::PURE_PFN);
+    const WATCHED: VmFlags =
+        VmFlags::UFFD_MISSING.with(VmFlags::UFFD_WRITE).with(VmFlags::UFFD_MINOR);
+    if region.flags.any_of(DEVICE) && !region.name.starts_with(b"[v") {
+        Some("is a device's memory")
+    } else if region.flags.any_of(WATCHED) {
+        Some("is watched by userfaultfd")
+    } else if region.flags.any_of(VmFlags::SHADOW_STACK) {
+        Some("is a shadow stack")
+    } else if region.protection_key != 0 {
+        Some("has a protection key")
+    } else if region.name.starts_with(b"anon_inode:") || region.name.starts_with(b"/[aio]") {
+        Some("is an object of the kernel")
+    } else if has_no_file(region) || !region.name.starts_with(b"/") {
+        None
+    } else if region.name.ends_with(DELETED) {
+        region.shared.then_some("is of a file that has been deleted")
+    } else {
+        let metadata = fs::metadata(OsStr::from_bytes(&region.name));
+        let device = metadata.is_ok_and(|metadata| metadata.file_type().is_char_device());
+        (device && region.name != b"/dev/zero").then_some("is of a device")
+    }
+}
+
+/// Whether it is shared memory that only a process can hold: no file has it.
+fn has_no_file(region: &Region) -> bool {
+    let deleted = region.name.strip_suffix(DELETED);
+    region.name.starts_with(b"[anon_shmem:")
+        || deleted.is_some_and(|name| {
+            name == b"/dev/zero" || name == b"/anon_hugepage" || name.starts_with(b"/memfd:")
+        })
+}
+
+/// Whether another process has mapped the same memory: of the pages that are in memory some are
+/// mapped more than once, though this process maps the object but once.
+fn is_shared_with_another(memory: &[Region], region: &Region) -> bool {
+    region.shared
+        && region.shared_bytes > 0
+        && has_no_file(region)
+        && memory.iter().filter(|other| other.object == region.object).count() == 1
+}

@@ -1,0 +1,239 @@
+//! Registers, signals, timers, descriptors and attributes of an image.
+
+use std::io::Write;
+
+use anyhow::{Error, Result};
+use ckpt_image::Head;
+use ckpt_image::record::{
+    Attributes, Descriptor, Disposition, IntervalTimer, Pending, Thread, Timer, all,
+    all_with_tails, descriptor, first, kind, libc as library, text,
+};
+use ckpt_sys::{Escaped, signal_name};
+
+use super::registers::ThreadStatus;
+use super::{heading, line, note};
+use crate::text::{Bytes, Nanoseconds, joined};
+
+/// Prints it all.
+pub fn print(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
+    threads(out, head)?;
+    signals(out, head)?;
+    timers(out, head)?;
+    attributes(out, head)?;
+    descriptors(out, head)
+}
+
+fn threads(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
+    const NT_PRSTATUS: u32 = 1;
+    let notes = head.notes().filter(|note| note.kind == NT_PRSTATUS && note.name == b"CORE");
+    for status in notes.filter_map(|note| ThreadStatus::parse(note.description)) {
+        heading(out, &format!("REGISTERS of thread {}", status.tid))?;
+        for row in status.registers(head.machine()).chunks(3) {
+            let cells: Vec<String> =
+                row.iter().map(|(name, value)| format!("{name:<9} {value:#018x}")).collect();
+            writeln!(out, "{}", cells.join("    "))?;
+        }
+    }
+    Ok(())
+}
+
+fn signals(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
+    const NT_PRSTATUS: u32 = 1;
+    const SIG_IGN: u64 = 1;
+    heading(out, "SIGNALS")?;
+    let numbered = || (1..).zip(all::<Disposition>(note(head, kind::DISPOSITIONS)));
+    let named = |wanted: fn(u64) -> bool| {
+        let those = numbered().filter(move |(_, disposition)| wanted(disposition.handler));
+        joined(those.map(|(signal, _)| signal_name(signal)))
+    };
+    line(out, "handled", named(|handler| handler > SIG_IGN))?;
+    line(out, "ignored", named(|handler| handler == SIG_IGN))?;
+    let status = head.notes().find(|note| note.kind == NT_PRSTATUS && note.name == b"CORE");
+    let blocked = status.and_then(|note| ThreadStatus::parse(note.description));
+    let blocked = blocked.map_or(0, |status| status.blocked);
+    let blocked = (1..=64).filter(|signal| blocked & 1 << (signal - 1) != 0).map(signal_name);
+    line(out, "blocked", joined(blocked))?;
+    let pending = all::<Pending>(note(head, kind::PENDING));
+    line(out, "pending", joined(pending.map(|pending| signal_name(pending.signal))))
+}
+
+fn timers(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
+    let describe = |remaining: u64, interval: u64| {
+        let first = format!("in {}", Nanoseconds(remaining));
+        if interval == 0 { first } else { format!("{first}, then every {}", Nanoseconds(interval)) }
+    };
+    let mut rows = Vec::new();
+    let names = ["ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"];
+    for (name, timer) in names.iter().zip(all::<IntervalTimer>(note(head, kind::INTERVAL_TIMERS))) {
+        if timer.remaining != 0 {
+            rows.push(((*name).to_owned(), describe(timer.remaining, timer.interval)));
+        }
+    }
+    for timer in all::<Timer>(note(head, kind::TIMERS)) {
+        let when = match timer.remaining {
+            0 => "not set".to_owned(),
+            remaining => describe(remaining, timer.interval),
+        };
+        let signal = signal_name(timer.signal as u32);
+        let what = match timer.notify {
+            libc::SIGEV_NONE => "notifies nobody".to_owned(),
+            libc::SIGEV_THREAD_ID => format!("sends {signal} to the thread"),
+            _ => format!("sends {signal}"),
+        };
+        rows.push((
+            format!("timer {}", timer.id),
+            format!("{when}, {what}, {}", clock(timer.clock)),
+        ));
+    }
+    if !rows.is_empty() {
+        heading(out, "TIMERS")?;
+    }
+    for (name, text) in rows {
+        line(out, &name, text)?;
+    }
+    Ok(())
+}
+
+fn clock(clock: i32) -> String {
+    match clock {
+        libc::CLOCK_REALTIME => "CLOCK_REALTIME".to_owned(),
+        libc::CLOCK_MONOTONIC => "CLOCK_MONOTONIC".to_owned(),
+        libc::CLOCK_BOOTTIME => "CLOCK_BOOTTIME".to_owned(),
+        libc::CLOCK_TAI => "CLOCK_TAI".to_owned(),
+        libc::CLOCK_REALTIME_ALARM => "CLOCK_REALTIME_ALARM".to_owned(),
+        libc::CLOCK_BOOTTIME_ALARM => "CLOCK_BOOTTIME_ALARM".to_owned(),
+        libc::CLOCK_PROCESS_CPUTIME_ID => "CLOCK_PROCESS_CPUTIME_ID".to_owned(),
+        libc::CLOCK_THREAD_CPUTIME_ID => "CLOCK_THREAD_CPUTIME_ID".to_owned(),
+        other => format!("clock {other}"),
+    }
+}
+
+/// The names of the limits, by number (getrlimit(2)), and whether they are bytes.
+const LIMITS: [(&str, bool); 16] = [
+    ("cpu seconds", false),
+    ("file size", true),
+    ("data", true),
+    ("stack", true),
+    ("core file", true),
+    ("resident set", true),
+    ("processes", false),
+    ("open files", false),
+    ("locked memory", true),
+    ("address space", true),
+    ("file locks", false),
+    ("pending signals", false),
+    ("message queues", true),
+    ("nice", false),
+    ("real-time prio", false),
+    ("real-time usec", false),
+];
+
+fn attributes(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
+    let (attributes, directory) =
+        head.note(kind::ATTRIBUTES).and_then(first::<Attributes>).map_err(Error::msg)?;
+    heading(out, "ATTRIBUTES")?;
+    line(out, "name", Escaped(text(&attributes.name)))?;
+    line(out, "directory", Escaped(text(directory)))?;
+    for thread in all::<Thread>(note(head, kind::THREADS)) {
+        let name = match thread.libc {
+            library::GLIBC => "glibc",
+            library::MUSL => "musl",
+            _ => "unknown",
+        };
+        line(out, "C library", name)?;
+    }
+    line(out, "umask", format!("{:04o}", attributes.umask))?;
+    line(out, "nice value", attributes.nice)?;
+    if attributes.scheduling_policy != 0 {
+        let (policy, priority) = (attributes.scheduling_policy, attributes.scheduling_priority);
+        line(out, "scheduling", format!("policy {policy}, priority {priority}"))?;
+    }
+    if attributes.personality != 0 {
+        line(out, "personality", format!("{:#x}", attributes.personality))?;
+    }
+    line(out, "CPUs", cpus(&attributes))?;
+    for ((name, bytes), [soft, hard]) in LIMITS.iter().zip(attributes.limits) {
+        if (soft, hard) != (u64::MAX, u64::MAX) {
+            let show = |value: u64| match value {
+                u64::MAX => "unlimited".to_owned(),
+                value if *bytes => Bytes(value).to_string(),
+                value => value.to_string(),
+            };
+            let text = if soft == hard {
+                show(soft)
+            } else {
+                format!("{}, at most {}", show(soft), show(hard))
+            };
+            line(out, "limit", format!("{name:<16} {text}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The CPUs it may run on, as `0-3,8`.
+fn cpus(attributes: &Attributes) -> String {
+    let length = attributes.affinity_length.min(size_of_val(&attributes.affinity) as u64) * 8;
+    let allowed =
+        |cpu: u64| cpu < length && attributes.affinity[(cpu / 64) as usize] & 1 << (cpu % 64) != 0;
+    let mut ranges = Vec::new();
+    let mut cpu = 0;
+    while cpu < length {
+        let begin = cpu;
+        while allowed(cpu) {
+            cpu += 1;
+        }
+        match cpu - begin {
+            0 => cpu += 1,
+            1 => ranges.push(begin.to_string()),
+            _ => ranges.push(format!("{begin}-{}", cpu - 1)),
+        }
+    }
+    ranges.join(",")
+}
+
+fn descriptors(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
+    heading(out, "DESCRIPTORS")?;
+    writeln!(out, "{:>4}  {:<9}  {:<16} {:>12}  path", "fd", "kind", "mode", "offset")?;
+    for (descriptor, path) in all_with_tails::<Descriptor>(note(head, kind::DESCRIPTORS)) {
+        let kind = match descriptor.kind {
+            descriptor::REGULAR => "file",
+            descriptor::DIRECTORY => "directory",
+            descriptor::DEVICE => "device",
+            descriptor::INHERITED => "inherited",
+            _ => "?",
+        };
+        let shares = match descriptor.shares {
+            other if other == descriptor.fd => String::new(),
+            other => format!(" (as {other})"),
+        };
+        writeln!(
+            out,
+            "{:>4}  {kind:<9}  {:<16} {:>12}  {}{shares}",
+            descriptor.fd,
+            mode(descriptor.flags),
+            descriptor.offset,
+            Escaped(path),
+        )?;
+    }
+    Ok(())
+}
+
+/// The flags of open(2) that are the same everywhere, in words.
+fn mode(flags: u32) -> String {
+    let mut words = vec![match flags & 3 {
+        0 => "r",
+        1 => "w",
+        _ => "rw",
+    }];
+    for (bit, word) in [
+        (libc::O_APPEND, "append"),
+        (libc::O_NONBLOCK, "nonblock"),
+        (libc::O_DSYNC, "sync"),
+        (libc::O_CLOEXEC, "cloexec"),
+    ] {
+        if flags & bit as u32 != 0 {
+            words.push(word);
+        }
+    }
+    words.join(",")
+}

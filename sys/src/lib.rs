@@ -1,0 +1,22 @@
+//! The kernel as the freestanding programs see it.
+//!
+//! Nothing in here allocates, locks, or relies on a libc, on thread-local storage or on any
+//! initialisation; so all of it may be called in a signal handler of a program about which nothing
+//! is known.
+//!
+//! * [`call`]: the system calls, one typed line each;
+//! * [`Errno`]: what they answer, by name;
+//! * [`Line`]: text in a fixed buffer, for the one line that says what went wrong;
+//! * [`lines`], [`maps`], [`proc`](mod@proc): readers of `/proc`.
+#![cfg_attr(not(test), no_std)]
+
+pub mod call;
+mod errno;
+mod line;
+pub mod lines;
+pub mod maps;
+pub mod proc;
+
+pub use call::Fd;
+pub use errno::Errno;
+pub use line::{Escaped, Line, signal_from_name, signal_name};

@@ -1,0 +1,164 @@
+//! Readers of the small files of `/proc` (proc(5)).
+
+use core::ffi::CStr;
+
+use crate::call::{self, Fd};
+use crate::lines::number;
+use crate::{Errno, Line};
+
+/// Reads the whole of a small file into `buffer`, as far as it goes.
+///
+/// # Errors
+///
+/// Those of open(2) and read(2); `EOVERFLOW` if the buffer is filled.
+pub fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+    let file = call::File::open(path, 0)?;
+    let mut length = 0;
+    loop {
+        match call::read(file.fd(), &mut buffer[length..])? {
+            0 if length == buffer.len() => return Err(Errno::EOVERFLOW),
+            0 => return Ok(&buffer[..length]),
+            read => length += read,
+        }
+    }
+}
+
+/// The value of `key` in text of lines `key: value`, as `/proc/PID/status` and `fdinfo` are.
+pub fn value_of<'a>(text: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    text.split(|&byte| byte == b'\n').find_map(|line| {
+        let value = line.strip_prefix(key)?.strip_prefix(b":")?;
+        Some(value.trim_ascii())
+    })
+}
+
+/// What `/proc/PID/stat` tells of the process; numbered as in proc(5), so from 3 on.
+pub struct Stat {
+    fields: [u64; Self::FIELDS],
+}
+
+impl Stat {
+    const FIELDS: usize = 53;
+    /// The time the process started, in clock ticks since boot.
+    pub const START_TIME: usize = 22;
+
+    /// Parses what the file holds. Fields that are no number read as 0, negative ones as their two's
+    /// complement.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut fields = [0; Self::FIELDS];
+        // The second field is the program's name in parentheses, and may hold anything.
+        let name_end = text.iter().rposition(|&byte| byte == b')')?;
+        let rest = text[name_end + 1..].trim_ascii().split(|&byte| byte == b' ');
+        for (field, value) in fields[3..].iter_mut().zip(rest) {
+            *field = match value.strip_prefix(b"-") {
+                Some(magnitude) => number(magnitude, 10).unwrap_or(0).wrapping_neg(),
+                None => number(value, 10).unwrap_or(0),
+            };
+        }
+        Some(Self { fields })
+    }
+
+    /// That of process `pid`.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2) and read(2): `ENOENT` if there is no such process.
+    pub fn of(pid: u32) -> Result<Self, Errno> {
+        use core::fmt::Write;
+        let mut path = Line::<32>::new();
+        let _ = write!(path, "/proc/{pid}/stat\0");
+        let path = CStr::from_bytes_with_nul(path.as_bytes()).map_err(|_| Errno::EINVAL)?;
+        let mut buffer = [0; 1024];
+        Self::parse(read_file(path, &mut buffer)?).ok_or(Errno::EINVAL)
+    }
+
+    /// Field `number` of proc(5)'s list.
+    pub fn field(&self, number: usize) -> u64 {
+        self.fields.get(number).copied().unwrap_or(0)
+    }
+}
+
+/// The identity of the running kernel, from boot to boot: `/proc/sys/kernel/random/boot_id`, as
+/// the sixteen bytes it stands for; zeros where it is not to be read.
+pub fn boot_id() -> [u8; 16] {
+    let mut buffer = [0; 64];
+    let mut id = [0; 16];
+    let Ok(text) = read_file(c"/proc/sys/kernel/random/boot_id", &mut buffer) else { return id };
+    let digits = text.iter().filter_map(|&byte| char::from(byte).to_digit(16));
+    for (index, digit) in digits.take(32).enumerate() {
+        id[index / 2] = id[index / 2] << 4 | digit as u8;
+    }
+    id
+}
+
+/// Calls `each` for every open descriptor of this process, without the one this takes itself.
+///
+/// # Errors
+///
+/// Those of open(2) and getdents(2); what `each` fails with ends the listing.
+pub fn for_each_descriptor<E: From<Errno>>(
+    mut each: impl FnMut(Fd) -> Result<(), E>,
+) -> Result<(), E> {
+    use linux_raw_sys::general::O_DIRECTORY;
+    const NAME: usize = 19; // where the name begins in a struct linux_dirent64 (getdents(2))
+    let directory = call::File::open(c"/proc/self/fd", O_DIRECTORY)?;
+    let mut buffer = [0; 1024];
+    loop {
+        let filled = call::getdents64(directory.fd(), &mut buffer)?;
+        if filled == 0 {
+            return Ok(());
+        }
+        let mut entries = &buffer[..filled];
+        while entries.len() > NAME {
+            let length = usize::from(u16::from_ne_bytes([entries[16], entries[17]]));
+            let name = &entries[NAME..length];
+            let name = name.split(|&byte| byte == 0).next().unwrap_or(name);
+            if let Some(fd) = number(name, 10).map(|fd| Fd(fd as i32))
+                && fd != directory.fd()
+            {
+                each(fd)?;
+            }
+            entries = &entries[length..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_of_this_process_and_of_strange_names() {
+        let stat = Stat::of(std::process::id()).unwrap();
+        assert!(stat.field(Stat::START_TIME) > 0);
+        assert_eq!(stat.field(4), std::os::unix::process::parent_id().into());
+        let text = b"7 (a) b (c) S 1 2 3 4 -1 5";
+        let stat = Stat::parse(text).unwrap();
+        assert_eq!((stat.field(4), stat.field(8), stat.field(9)), (1, u64::MAX, 5));
+        assert!(Stat::of(u32::MAX).is_err_and(|e| e == Errno::ENOENT));
+    }
+
+    #[test]
+    fn values_by_key() {
+        let text = b"Name:\tx\nThreads:\t3\nThreadsX:\t4\n";
+        assert_eq!(value_of(text, b"Threads"), Some(&b"3"[..]));
+        assert_eq!(value_of(text, b"Thread"), None);
+    }
+
+    #[test]
+    fn descriptors_are_listed() {
+        use std::os::fd::AsRawFd;
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let mut found = false;
+        for_each_descriptor::<Errno>(|fd| {
+            found |= fd.0 == file.as_raw_fd();
+            Ok(())
+        })
+        .unwrap();
+        assert!(found);
+    }
+
+    #[test]
+    fn boot_id_is_not_empty() {
+        assert_ne!(boot_id(), [0; 16]);
+    }
+}

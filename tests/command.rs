@@ -1,0 +1,221 @@
+//! `ckpt`, the command for people: it shows how it all goes, tells whether a program can be
+//! checkpointed before anything is sent to it, and what is in an image.
+
+mod common;
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Place, Program, Running, User, each_user};
+
+/// Runs `ckpt` as the user of `place`: exit status, standard output, standard error.
+fn ckpt(place: &Place, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(place.copied(Path::new(env!("CARGO_BIN_EXE_ckpt"))));
+    command.args(arguments).current_dir(place.path(""));
+    if let Some(id) = place.user.id() {
+        command.uid(id).gid(id);
+    }
+    let done = command.output().expect("running ckpt");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (done.status.code(), text(&done.stdout), text(&done.stderr))
+}
+
+#[test]
+fn the_demo_goes_well() {
+    each_user(|place| {
+        let (status, output, errors) = ckpt(place, &["demo"]);
+        assert_eq!((status, &*errors), (Some(0), ""), "{output}");
+        for step in ["LD_PRELOAD=", "kill -USR2", "kill -KILL", "restart-static mycheckpoint"] {
+            assert!(output.contains(step), "no {step} in {output}");
+        }
+    });
+}
+
+/// What it carries inside itself is enough to work by hand, as the README says.
+#[test]
+fn by_hand() {
+    const SESSION: &str = "
+        set -e
+        LD_PRELOAD=./libckpt.so ./counting-test 1 1000000 10 > numbers & program=$!
+        while [ $(wc -l < numbers) -lt 5 ]; do :; done
+        kill -USR2 $program
+        while [ ! -e mycheckpoint ]; do :; done
+        kill -KILL $program
+        seen=$(wc -l < numbers)
+        ./restart-static mycheckpoint & program=$!
+        while [ $(wc -l < numbers) -le $((seen + 5)) ]; do :; done
+        kill -KILL $program
+        seq $(wc -l < numbers) | cmp - numbers
+        echo in order";
+    each_user(|place| {
+        place.artifact("counting-test");
+        place.file("numbers", "");
+        assert_eq!(ckpt(place, &["unpack"]).0, Some(0));
+        let mut run = place.system("/bin/bash").args(["-c", SESSION]).start_bare();
+        run.expect("in order");
+        assert!(run.wait().success());
+    });
+}
+
+/// `ckpt check` of `run`: its exit status and what it says.
+fn check(place: &Place, run: &Running) -> (Option<i32>, String) {
+    let (status, output, errors) = ckpt(place, &["check", &run.pid.to_string()]);
+    assert_eq!(errors, "");
+    (status, output)
+}
+
+/// Starts `program` and lets it come to where it reads.
+fn reading(program: &Program) -> Running {
+    let mut run = program.start();
+    run.reads_stdin();
+    run
+}
+
+#[test]
+fn check_says_yes() {
+    each_user(|place| {
+        let mut run = reading(&place.system("/bin/cat"));
+        let (status, said) = check(place, &run);
+        assert_eq!(status, Some(0), "{said}");
+        assert!(said.contains(&format!("kill -USR2 {}", run.pid)), "{said}");
+        run.checkpoint();
+
+        let run = reading(&place.system("/bin/cat").env("CKPT_SIGNAL", "RTMIN+3"));
+        let (status, said) = check(place, &run);
+        assert_eq!(status, Some(0), "{said}");
+        assert!(said.contains("RTMIN+3"), "{said}");
+    });
+}
+
+#[test]
+fn check_says_yes_of_a_restarted_program() {
+    each_user(|place| {
+        let program = place.system("/bin/cat");
+        let image = reading(&program).checkpoint();
+        let mut run = program.restart(&image);
+        run.reads_stdin();
+        let (status, said) = check(place, &run);
+        assert_eq!(status, Some(0), "{said}");
+        run.checkpoint();
+    });
+}
+
+/// `ckpt check` says no, with `words`; and what it was asked about goes on as before.
+fn says_no(place: &Place, mut run: Running, words: &[&str]) {
+    let (status, said) = check(place, &run);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(words.iter().all(|word| said.contains(word)), "no {words:?} in {said}");
+    run.close_input();
+    assert!(run.wait().success(), "{}", run.errors());
+}
+
+#[test]
+fn check_says_no_without_the_library() {
+    each_user(|place| {
+        let mut run = place.system("/bin/cat").start_bare();
+        run.reads_stdin();
+        says_no(place, run, &["LD_PRELOAD"]);
+    });
+}
+
+#[test]
+fn check_says_no_of_a_static_program() {
+    const PROGRAM: &str = "#include <stdio.h>\nint main(void) { getchar(); return 0; }";
+    each_user(|place| {
+        let run = reading(&place.c("musl-gcc", &["-static"], "static", PROGRAM));
+        says_no(place, run, &["static"]);
+    });
+}
+
+#[test]
+fn check_says_no_of_a_signal_that_would_not_arrive() {
+    for (setting, word) in [
+        ("signal.signal(signal.SIGUSR2, signal.SIG_IGN)", "ignores SIGUSR2"),
+        ("signal.signal(signal.SIGUSR2, signal.SIG_DFL)", "SIGUSR2"),
+        ("signal.signal(signal.SIGUSR2, print)", "own handler for SIGUSR2"),
+        ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])", "blocks SIGUSR2"),
+    ] {
+        each_user(|place| {
+            let script = format!("import signal, sys; {setting}; sys.stdin.read()");
+            let run = reading(&place.system("/usr/bin/python3").args(["-c", &script]));
+            says_no(place, run, &[word]);
+        });
+    }
+}
+
+#[test]
+fn check_says_no_of_what_a_checkpoint_would_refuse() {
+    for (setting, word) in [
+        ("import socket; pair = socket.socketpair()", "socket"),
+        ("import os; ends = os.pipe()", "pipe"),
+        (
+            "import threading as t; t.Thread(target=t.Event().wait, daemon=True).start()",
+            "2 threads",
+        ),
+        ("import os; os.fork() or os._exit(0)", "child"),
+    ] {
+        each_user(|place| {
+            let script = format!("import sys; {setting}; sys.stdin.read()");
+            let run = reading(&place.system("/usr/bin/python3").args(["-c", &script]));
+            says_no(place, run, &[word]);
+        });
+    }
+}
+
+#[test]
+fn check_of_nothing() {
+    let place = Place::new(User::Ordinary);
+    let (status, output, errors) = ckpt(&place, &["check", "2147483647"]);
+    assert_eq!((status, &*output), (Some(2), ""), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    // Somebody else's, or a thread of the kernel.
+    assert_eq!(ckpt(&place, &["check", "1"]).0, Some(1));
+}
+
+#[test]
+fn inspect_prints_what_is_in_an_image() {
+    each_user(|place| {
+        let mut run = reading(&place.system("/bin/cat"));
+        let image = run.checkpoint();
+        let image = image.to_str().expect("UTF-8");
+        let (status, output, errors) = ckpt(place, &["inspect", image]);
+        assert_eq!((status, &*errors), (Some(0), ""));
+        for expected in [
+            "/cat",
+            &run.pid.to_string(),
+            "x86_64",
+            "rip",
+            "rsp",
+            "[stack]",
+            "r-xp",
+            "[heap]",
+            rustix::system::uname().release().to_str().expect("UTF-8"),
+            rustix::system::uname().nodename().to_str().expect("UTF-8"),
+        ] {
+            assert!(output.contains(expected), "no {expected} in {output}");
+        }
+        let (status, with_flags, _) = ckpt(place, &["inspect", "--flags", image]);
+        assert!(status == Some(0) && with_flags.len() > output.len(), "{with_flags}");
+    });
+}
+
+#[test]
+fn inspect_finds_damage() {
+    let place = Place::new(User::Ordinary);
+    let image = reading(&place.system("/bin/cat")).checkpoint();
+    let mut bytes = fs::read(image).expect("the image");
+    let says_no = |bytes: &[u8]| {
+        place.file("bad", bytes);
+        let (status, _, errors) = ckpt(&place, &["inspect", "bad"]);
+        assert_eq!(status, Some(1), "{errors}");
+        assert!(errors.lines().count() == 1 && errors.starts_with("ckpt: "), "{errors}");
+        assert!(errors.contains("bad"), "{errors}");
+    };
+    says_no(b"no image");
+    says_no(&bytes[..bytes.len() / 2]);
+    let last_page = bytes.len() - 4000;
+    bytes[last_page] ^= 1;
+    says_no(&bytes);
+}

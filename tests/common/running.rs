@@ -1,0 +1,396 @@
+//! A program under way: what it says, what is said to it, its checkpoints and its end.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Instant;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::{PATIENCE, Program, Watch};
+
+/// A child of the test, killed when it is dropped.
+pub struct Running {
+    pub pid: i32,
+    command: String,
+    child: Child,
+    /// Becomes readable when the child ends.
+    end: OwnedFd,
+    status: Option<ExitStatus>,
+    input: Option<File>,
+    output: Source,
+    errors: Source,
+    image: PathBuf,
+    signal: i32,
+}
+
+/// One of its streams, as far as it has been read.
+#[derive(Default)]
+struct Source {
+    /// The descriptor, until its end has been reached.
+    from: Option<File>,
+    text: Vec<u8>,
+    /// How much of the text has been handed out as lines.
+    seen: usize,
+}
+
+impl Running {
+    /// Starts `child`; `terminal` is the user's end if it has one.
+    pub fn start(mut child: Command, terminal: Option<OwnedFd>, program: &Program) -> Running {
+        let command = format!("{child:?}");
+        let mut child = child.spawn().unwrap_or_else(|e| panic!("starting {command}: {e}"));
+        let pid = Pid::from_child(&child);
+        let end = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
+        let user_end = || terminal.as_ref().map(|t| File::from(t.try_clone().expect("dup")));
+        let input = child.stdin.take().map(|pipe| File::from(OwnedFd::from(pipe)));
+        let output = child.stdout.take().map(|pipe| File::from(OwnedFd::from(pipe)));
+        let errors = child.stderr.take().map(|pipe| File::from(OwnedFd::from(pipe)));
+        Running {
+            pid: pid.as_raw_nonzero().get(),
+            command,
+            child,
+            end,
+            status: None,
+            input: input.or_else(user_end),
+            output: Source::new(output.or_else(user_end)),
+            errors: Source::new(errors),
+            image: program.image.clone(),
+            signal: program.signal,
+        }
+    }
+
+    /// The next line of its output.
+    pub fn line(&mut self) -> String {
+        self.until("for a line", None, |run| match run.output.line() {
+            None if run.output.from.is_none() => run.fail("its output ended"),
+            line => line,
+        })
+    }
+
+    /// Reads one line, which must be `line`.
+    pub fn expect(&mut self, line: &str) {
+        let got = self.line();
+        if got != line {
+            self.fail(&format!("expected {line:?}, got {got:?}"));
+        }
+    }
+
+    /// Reads output until it contains `text` beyond what was read as lines before.
+    pub fn expect_text(&mut self, text: &str) {
+        self.until(&format!("for {text:?}"), None, |run| {
+            let fresh = &run.output.text[run.output.seen..];
+            let found = fresh.windows(text.len()).position(|w| w == text.as_bytes());
+            if found.is_none() && run.output.from.is_none() {
+                run.fail(&format!("its output ended without {text:?}"));
+            }
+            found.map(|at| run.output.seen += at + text.len())
+        });
+    }
+
+    /// The next line on standard error.
+    pub fn error_line(&mut self) -> String {
+        self.until("for a line on standard error", None, |run| match run.errors.line() {
+            None if run.errors.from.is_none() => run.fail("its standard error ended"),
+            line => line,
+        })
+    }
+
+    /// Waits for the file its output goes to to have at least `count` lines.
+    pub fn lines_in(&mut self, file: &Path, count: usize) {
+        let watch = Watch::writes(file);
+        self.until(&format!("for {count} lines in {}", file.display()), Some(&watch), |run| {
+            watch.names();
+            let lines = fs::read(file).expect("the output").iter().filter(|b| **b == b'\n').count();
+            if lines < count && run.status.is_some() {
+                run.fail("it ended");
+            }
+            (lines >= count).then_some(())
+        });
+    }
+
+    pub fn send(&mut self, line: &str) {
+        self.send_all(&format!("{line}\n"));
+    }
+
+    pub fn send_all(&mut self, text: &str) {
+        let input = self.input.as_mut().expect("a standard input of the test's");
+        if let Err(error) = input.write_all(text.as_bytes()) {
+            self.fail(&format!("sending {text:?}: {error}"));
+        }
+    }
+
+    pub fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Has a self-checking target check itself.
+    pub fn check(&mut self) {
+        self.send("check");
+        self.expect("ok");
+    }
+
+    /// Lets a self-checking target check itself a last time and end.
+    pub fn quit(&mut self) {
+        self.send("quit");
+        self.expect("done");
+        let status = self.wait();
+        if !status.success() {
+            self.fail(&format!("ended with {status}"));
+        }
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a system call without pointers, on a child that has not been reaped.
+        assert_eq!(unsafe { libc::kill(self.pid, signal) }, 0, "kill {} {signal}", self.pid);
+    }
+
+    /// Where its image will be.
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+
+    /// Says where its image will be, if that was not known before it started.
+    pub fn image_is(&mut self, path: PathBuf) {
+        self.image = path;
+    }
+
+    /// The signal that asks it for a checkpoint.
+    pub fn request(&self) -> i32 {
+        self.signal
+    }
+
+    /// Asks for a checkpoint and waits for the image.
+    pub fn checkpoint(&mut self) -> PathBuf {
+        match self.ask() {
+            Ok(image) => image,
+            Err(refusal) => self.fail(&format!("no image: {refusal}")),
+        }
+    }
+
+    /// Asks for a checkpoint; returns the image, or the line in which the library says why there is
+    /// none.
+    pub fn ask(&mut self) -> Result<PathBuf, String> {
+        let watch = Watch::renames(self.image.parent().expect("a directory"));
+        self.signal(self.signal);
+        self.answer(&watch)
+    }
+
+    /// Waits until `watch` reports the image or the library says that there is none.
+    pub fn answer(&mut self, watch: &Watch) -> Result<PathBuf, String> {
+        let image = self.image.clone();
+        let name = image.file_name().expect("a name").to_owned();
+        self.until("for the image", Some(watch), |run| {
+            if watch.names().contains(&name) {
+                return Some(Ok(image.clone()));
+            }
+            if let Some(line) = run.errors.line() {
+                return Some(Err(line));
+            }
+            if let Some(status) = run.status {
+                run.fail(&format!("asked for a checkpoint, it ended: {status}"));
+            }
+            None
+        })
+    }
+
+    /// Asks for a checkpoint, which must be refused in one line that contains all of `words`, and
+    /// leave nothing behind.
+    pub fn refuses(&mut self, words: &[&str]) -> String {
+        let directory = self.image.parent().expect("a directory").to_owned();
+        let before = super::place::names_in(&directory);
+        let line = match self.ask() {
+            Err(line) => line,
+            Ok(_) => self.fail(&format!("an image was written; expected a refusal: {words:?}")),
+        };
+        if !line.starts_with("ckpt: ") || !words.iter().all(|word| line.contains(word)) {
+            self.fail(&format!("expected a line `ckpt: ` with {words:?}, got {line:?}"));
+        }
+        assert_eq!(super::place::names_in(&directory), before, "something was left behind");
+        line
+    }
+
+    /// Kills it as a crash would, and reads what it had written.
+    pub fn kill(&mut self) {
+        if self.status.is_none() {
+            self.signal(libc::SIGKILL);
+        }
+        self.wait();
+    }
+
+    /// Waits for its end and for the end of its output.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.until("for its end", None, |run| {
+            let silent = run.output.from.is_none() && run.errors.from.is_none();
+            run.status.filter(|_| silent)
+        })
+    }
+
+    /// Waits for its end, which must be a success, with nothing on standard error.
+    pub fn ends_well(&mut self) {
+        let status = self.wait();
+        if !status.success() || !self.errors.text.is_empty() {
+            self.fail(&format!("ended with {status}"));
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.look_for_end();
+        self.status.is_some()
+    }
+
+    /// Waits until it stands in `read` on its standard input. No event tells that.
+    pub fn reads_stdin(&mut self) {
+        let path = format!("/proc/{}/syscall", self.pid);
+        let reading = format!("{} 0x0 ", libc::SYS_read);
+        let deadline = Instant::now() + PATIENCE;
+        while !fs::read_to_string(&path).unwrap_or_default().starts_with(&reading) {
+            if self.has_ended() || Instant::now() > deadline {
+                self.fail("it does not read its standard input");
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// All that it has written to standard output.
+    pub fn all_output(&self) -> String {
+        String::from_utf8_lossy(&self.output.text).into_owned()
+    }
+
+    /// All that it has written to standard error.
+    pub fn errors(&self) -> String {
+        String::from_utf8_lossy(&self.errors.text).into_owned()
+    }
+
+    /// Closes our end of its standard error: its pipe is broken.
+    pub fn break_errors(&mut self) {
+        self.errors.from = None;
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("its descriptors").count()
+    }
+
+    /// Waits until `look` finds something, taking in its output meanwhile, and what `watch` tells.
+    pub fn until<T>(
+        &mut self,
+        what: &str,
+        watch: Option<&Watch>,
+        mut look: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.fail(&format!("waited in vain {what}"));
+            }
+            self.take_in(watch, left.as_millis() as i32 + 1);
+        }
+    }
+
+    /// Sleeps until something happens, and takes it in.
+    fn take_in(&mut self, watch: Option<&Watch>, milliseconds: i32) {
+        let end = self.status.is_none().then(|| self.end.as_fd());
+        let sources = [self.output.fd(), self.errors.fd(), end, watch.map(|w| w.as_fd())];
+        let mut polled = sources.map(|fd| libc::pollfd {
+            fd: fd.map_or(-1, |fd| fd.as_raw_fd()), // negative ones are passed over
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        // SAFETY: the array is ours and its length is passed.
+        unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as _, milliseconds) };
+        if polled[0].revents != 0 {
+            self.output.take_in();
+        }
+        if polled[1].revents != 0 {
+            self.errors.take_in();
+        }
+        self.look_for_end();
+    }
+
+    /// Takes in what comes without a pause worth mentioning, for the message of a failure.
+    fn take_in_all(&mut self) {
+        let known = |run: &Self| (run.output.text.len(), run.errors.text.len(), run.status);
+        loop {
+            let before = known(self);
+            self.take_in(None, 200);
+            if known(self) == before {
+                return;
+            }
+        }
+    }
+
+    fn look_for_end(&mut self) {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().expect("waiting for a child");
+        }
+    }
+
+    /// Fails the test with all that is known of the program.
+    pub fn fail(&mut self, why: &str) -> ! {
+        self.take_in_all();
+        let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", self.pid));
+        let (status, maps) = (of("status").unwrap_or_default(), of("maps").unwrap_or_default());
+        panic!(
+            "{why}\ncommand: {}\nended: {:?}\noutput:\n{}\nerrors:\n{}\nstatus:\n{status}\nmaps:\n{maps}",
+            self.command,
+            self.status,
+            tail(&self.all_output()),
+            tail(&self.errors()),
+        );
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Source {
+    fn new(from: Option<File>) -> Source {
+        Source { from, ..Source::default() }
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.from.as_ref().map(|file| file.as_fd())
+    }
+
+    /// The next complete line that has not been handed out.
+    fn line(&mut self) -> Option<String> {
+        let fresh = &self.text[self.seen..];
+        let length = fresh.iter().position(|byte| *byte == b'\n')?;
+        let line = String::from_utf8_lossy(&fresh[..length]).into_owned();
+        self.seen += length + 1;
+        Some(line)
+    }
+
+    /// Reads what there is. The user's end of a terminal without a program gives an error.
+    fn take_in(&mut self) {
+        let mut buffer = [0; 65536];
+        match self.from.as_mut().expect("polled, so open").read(&mut buffer) {
+            Ok(0) | Err(_) => self.from = None,
+            Ok(length) => self.text.extend_from_slice(&buffer[..length]),
+        }
+    }
+}
+
+/// Whether `status` is the death by `signal`.
+pub fn killed_by(status: ExitStatus, signal: i32) -> bool {
+    status.signal() == Some(signal)
+}
+
+/// The last lines of a text that may be long.
+fn tail(text: &str) -> &str {
+    text.char_indices().rev().nth(5000).map_or(text, |(at, _)| &text[at..])
+}

@@ -1,0 +1,59 @@
+//! A pseudo-terminal: the test is its user, a program runs on it.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+/// Both ends of a new pseudo-terminal that neither echoes nor translates line ends.
+pub struct Terminal {
+    /// The user's end: what is written to it has been typed.
+    pub user: OwnedFd,
+    /// The program's end.
+    pub program: OwnedFd,
+}
+
+impl Terminal {
+    pub fn open() -> Terminal {
+        let (mut user, mut program) = (-1, -1);
+        // SAFETY: both results are written to integers of ours; the three others may be null.
+        let failed = unsafe {
+            libc::openpty(
+                &mut user,
+                &mut program,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
+        };
+        assert_eq!(failed, 0, "openpty: {}", io::Error::last_os_error());
+        // SAFETY: openpty gave us these two, and nobody else knows them.
+        let [user, program] = [user, program].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        for end in [&user, &program] {
+            // SAFETY: sets a flag of a descriptor of ours.
+            unsafe { libc::fcntl(end.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+        let terminal = Terminal { user, program };
+        terminal.be_plain();
+        terminal
+    }
+
+    fn be_plain(&self) {
+        let program = self.program.as_raw_fd();
+        // SAFETY: a termios is plain numbers, and tcgetattr fills it in.
+        unsafe {
+            let mut settings = std::mem::zeroed();
+            assert_eq!(libc::tcgetattr(program, &mut settings), 0);
+            settings.c_lflag &= !libc::ECHO;
+            settings.c_oflag &= !libc::OPOST;
+            assert_eq!(libc::tcsetattr(program, libc::TCSANOW, &settings), 0);
+        }
+    }
+}
+
+/// Makes the terminal on standard input the controlling one of a new session. To be called between
+/// fork and exec.
+pub fn take_terminal() -> io::Result<()> {
+    // SAFETY: two system calls without pointers.
+    let failed = unsafe { libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 };
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

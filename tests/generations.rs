@@ -1,0 +1,103 @@
+//! A restarted program is checkpointed and restarted again, a hundred generations deep, and nothing
+//! grows: not its mappings, not its descriptors, not the image.
+
+mod common;
+
+use std::fs;
+
+use common::{Place, Program, Running, User, maps, repetitions};
+
+/// What must not grow.
+#[derive(Debug, PartialEq)]
+struct Size {
+    mappings: usize,
+    descriptors: usize,
+    image: u64,
+}
+
+impl Size {
+    /// Measures `run`, which waits for input, and the image just written of it.
+    fn of(run: &Running) -> Size {
+        Size {
+            mappings: maps::of(run.pid).len(),
+            descriptors: run.descriptors(),
+            image: fs::metadata(run.image()).expect("the image").len(),
+        }
+    }
+}
+
+/// `answer` has the program show that it is well; it waits for input before and after.
+fn stays_the_same(program: &Program, answer: impl Fn(&mut Running)) {
+    let mut run = program.start();
+    run.expect("ready");
+    answer(&mut run);
+    run.reads_stdin();
+    run.checkpoint();
+    let mut sizes = vec![Size::of(&run)];
+    for generation in 1..=repetitions(100).max(100) {
+        run.kill();
+        assert_eq!(run.errors(), "", "generation {generation}");
+        run = program.restart(&program.image);
+        answer(&mut run);
+        run.reads_stdin();
+        run.checkpoint();
+        sizes.push(Size::of(&run));
+        answer(&mut run);
+    }
+    // The first life still has what its start left on the stack, and its mappings as they came.
+    let (first, later) = (&sizes[0], &sizes[1..]);
+    let differing = later.iter().position(|size| *size != later[0]);
+    assert_eq!(differing, None, "{:?}, then {:?}", later[0], later[differing.unwrap_or(0)]);
+    assert!(later[0].mappings <= first.mappings, "{first:?}, then {:?}", later[0]);
+    assert_eq!(later[0].descriptors, first.descriptors);
+    let page = 4096;
+    assert!(later[0].image <= first.image + page, "{first:?}, then {:?}", later[0]);
+}
+
+#[test]
+fn of_a_target_with_all_kinds_of_mappings() {
+    let place = Place::new(User::Ordinary);
+    let program = place.target("mappings").args([place.directory("files")]);
+    stays_the_same(&program, Running::check);
+}
+
+#[test]
+fn of_python() {
+    const SCRIPT: &str = "
+import sys
+print('ready', flush=True)
+for line in sys.stdin: print(eval(line), flush=True)
+";
+    let place = Place::new(User::Ordinary);
+    let program = place.system("/usr/bin/python3").args(["-c", SCRIPT]);
+    stays_the_same(&program, |run| {
+        run.send("6 * 7");
+        run.expect("42");
+    });
+}
+
+#[test]
+fn of_a_musl_program() {
+    let place = Place::new(User::Ordinary);
+    let program = place.compiled("musl-gcc", "libc_caches");
+    stays_the_same(&program, Running::check);
+}
+
+#[test]
+fn the_count_goes_on_through_all_of_them() {
+    const COUNT: &str = "echo ready; n=0; while read line; do echo $((++n)); done";
+    let place = Place::new(User::Ordinary);
+    let program = place.system("/bin/bash").args(["-c", COUNT]);
+    let mut run = program.start();
+    run.expect("ready");
+    for generation in 1..=100 {
+        run.send("");
+        run.expect(&generation.to_string());
+        run.reads_stdin();
+        run.checkpoint();
+        run.kill();
+        run = program.restart(&program.image);
+    }
+    run.close_input();
+    assert!(run.wait().success());
+}

@@ -1,0 +1,93 @@
+//! Checkpoints that strike anywhere: a program is checkpointed at random instants of its life,
+//! between any two of its instructions, and each image is restarted and ends with the right answer.
+//!
+//! `CKPT_REPEAT` says how often, `CKPT_SEED` repeats a run's instants (as far as a machine repeats
+//! itself). What a failure leaves, its image above all, is kept, and the message says where.
+
+mod common;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use common::{Place, Program, Running, User, Watch, random, repetitions};
+use rand::Rng;
+
+/// Strikes `program`, which says by a first line that its work begins, and needs no input.
+fn strike(program: Program) {
+    let mut random = random();
+    let undisturbed = program.undisturbed("");
+    let program = program.into_file("output");
+    let output = program.place.path("output");
+    let mut life = length_of_life(&program, &output);
+    let mut struck = 0;
+    while struck < repetitions(20) {
+        let mut first = program.start();
+        first.lines_in(&output, 1);
+        let instant = life.mul_f64(random.random_range(0.0..1.0));
+        thread::sleep(instant); // The point here: to strike somewhere, not to wait for something.
+        if !was_struck(&mut first) {
+            life = life.mul_f64(0.95); // It was a slower life that was measured.
+            continue;
+        }
+        struck += 1;
+        // Half of them go on, as if nothing had happened.
+        if random.random() {
+            has_the_answer(&mut first, &output, &undisturbed);
+        }
+        first.kill();
+        println!("{struck}: struck after {instant:?}");
+        // What was written after the checkpoint is cut off, then all of the rest is written.
+        let mut second = program.restart(&program.image);
+        has_the_answer(&mut second, &output, &undisturbed);
+    }
+}
+
+/// Asks `run` for a checkpoint. Says whether the image was written before the program's end.
+fn was_struck(run: &mut Running) -> bool {
+    let image = run.image().to_owned();
+    let watch = Watch::renames(image.parent().expect("a directory"));
+    run.signal(run.request());
+    run.until("for the image", Some(&watch), |run| {
+        let ended = run.has_ended();
+        let written = watch.names().iter().any(|name| image.ends_with(name));
+        (written || ended).then_some(written)
+    })
+}
+
+/// Waits for the end of `run`, which must have left the right answer.
+fn has_the_answer(run: &mut Running, output: &Path, answer: &str) {
+    run.ends_well();
+    assert_eq!(fs::read_to_string(output).expect("the output"), answer);
+}
+
+/// How long it takes from the first line to the end.
+fn length_of_life(program: &Program, output: &Path) -> Duration {
+    let mut run = program.start();
+    run.lines_in(output, 1);
+    let start = Instant::now();
+    run.wait();
+    start.elapsed()
+}
+
+#[test]
+fn of_a_program_that_uses_its_heap() {
+    let place = Place::new(User::Ordinary);
+    let seed = random().random_range(0..1_000_000).to_string();
+    strike(place.target("heap").args([&seed, "200000"]));
+}
+
+#[test]
+fn of_python() {
+    const SCRIPT: &str = r#"
+import zlib
+print("start", flush=True)
+table = {}
+for n in range(60000):
+    table[str(n * 7919 % 10007)] = [n] * (n % 13)
+    if n % 7 == 0: table.pop(str(n % 10007), None)
+print(zlib.crc32(repr(sorted(table.items())).encode()))
+"#;
+    let place = Place::new(User::Ordinary);
+    strike(place.system("/usr/bin/python3").args(["-c", SCRIPT]));
+}

@@ -1,0 +1,113 @@
+//! After a restart the address space is, page by page, the one of the checkpoint: protection, flags,
+//! file and offset. Nothing of `restart-static` is left in it, and no descriptor is left open.
+
+mod common;
+
+use std::fs;
+
+use common::maps::{self, Mapping};
+use common::{Program, Running, each_user};
+
+/// The whole of an address space, without what is bound to differ.
+fn layout(run: &Running) -> Vec<Mapping> {
+    let mut mappings = maps::of(run.pid);
+    for mapping in &mut mappings {
+        // Shared memory without a name in a file system: made anew, it has a new inode.
+        if mapping.name.starts_with("/dev/zero") || mapping.name.starts_with("/memfd:") {
+            mapping.inode = 1;
+        }
+    }
+    maps::merged(mappings)
+}
+
+/// The descriptors, and what they refer to; of pipes only that they are some.
+fn descriptors(run: &Running) -> Vec<(String, String)> {
+    let directory = fs::read_dir(format!("/proc/{}/fd", run.pid)).expect("its descriptors");
+    let mut all: Vec<_> = directory
+        .map(|entry| {
+            let entry = entry.expect("an entry");
+            let link = fs::read_link(entry.path()).expect("a link").display().to_string();
+            let kind = link.split_once(":[").map_or(&*link, |(kind, _)| kind).to_owned();
+            (entry.file_name().to_string_lossy().into_owned(), kind)
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// Compares a first life of `program`, which prints `ready` and reads, with its second and third.
+fn is_restored(program: &Program) {
+    let mut run = program.start();
+    run.expect("ready");
+    run.reads_stdin();
+    run.checkpoint();
+    run.reads_stdin();
+    let (before, open) = (layout(&run), descriptors(&run));
+    for _ in 0..2 {
+        run.kill();
+        run = program.restart(&program.image);
+        run.reads_stdin();
+        compare(&before, &layout(&run));
+        assert_eq!(descriptors(&run), open);
+        run.checkpoint();
+        run.reads_stdin();
+    }
+}
+
+fn compare(before: &[Mapping], after: &[Mapping]) {
+    let missing: Vec<_> = before.iter().filter(|m| !after.contains(m)).collect();
+    let extra: Vec<_> = after.iter().filter(|m| !before.contains(m)).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "of the checkpoint's mappings there are missing {missing:#?}\ninstead of them {extra:#?}"
+    );
+    assert!(after.iter().all(|m| !m.name.contains("restart-static")), "{after:#?}");
+}
+
+#[test]
+fn of_a_target_with_all_kinds_of_mappings() {
+    each_user(|place| {
+        is_restored(&place.target("mappings").args([place.directory("files")]));
+    });
+}
+
+#[test]
+fn of_python() {
+    const SCRIPT: &str = "
+import mmap, sqlite3, hashlib
+shared = mmap.mmap(-1, 1 << 20); shared[5000] = 1
+print('ready', flush=True); input()
+";
+    each_user(|place| is_restored(&place.system("/usr/bin/python3").args(["-c", SCRIPT])));
+}
+
+#[test]
+fn of_a_musl_program() {
+    each_user(|place| is_restored(&place.compiled("musl-gcc", "libc_caches")));
+}
+
+/// The mappings of `cat`, which waits for input, that belong to no file. The data of a library which
+/// is zero at first follows what comes from its file.
+fn anonymous(mut run: Running) -> Vec<Mapping> {
+    run.reads_stdin();
+    let all = maps::of(run.pid);
+    let follows_ours = |mapping: &Mapping| {
+        all.iter().any(|m| m.end == mapping.start && m.name.ends_with("libckpt.so"))
+    };
+    all.iter().filter(|m| !m.is_of_file() && !follows_ours(m)).cloned().collect()
+}
+
+/// What the library needs it takes in one mapping; kernels before 6.13 show the guard page of its
+/// stack as another.
+#[test]
+fn the_library_adds_one_mapping() {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut version = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    let has_guards = (version.next(), version.next()) >= (Some(6), Some(13));
+    each_user(|place| {
+        let program = place.system("/bin/cat");
+        let (with, without) = (anonymous(program.start()), anonymous(program.start_bare()));
+        let added = with.len() - without.len();
+        assert_eq!(added, if has_guards { 1 } else { 2 }, "{with:#?}");
+    });
+}

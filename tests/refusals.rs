@@ -1,0 +1,187 @@
+//! What cannot yet be checkpointed is refused by name rather than written into an image that would
+//! not work; and the program runs on.
+
+mod common;
+
+use common::{Place, Running, each_user};
+
+/// Python after `setting`, waiting for input. What it prints last must still come.
+fn python(place: &Place, setting: &str) -> Running {
+    let script = format!(
+        "import os, sys, time, threading, socket, select, signal, mmap\n{setting}\n\
+         print('ready', flush=True); input(); print('unharmed', flush=True); os._exit(0)"
+    );
+    let mut run = place.system("/usr/bin/python3").args(["-c", &script]).start();
+    run.expect("ready");
+    run.reads_stdin();
+    run
+}
+
+fn is_unharmed(mut run: Running) {
+    run.send("");
+    run.expect("unharmed");
+    assert!(run.wait().success());
+}
+
+/// In the state that `setting` brings about, a checkpoint is refused with all of `words`.
+fn refuses(setting: &str, words: &[&str]) {
+    each_user(|place| {
+        let mut run = python(place, setting);
+        run.refuses(words);
+        is_unharmed(run);
+    });
+}
+
+#[test]
+fn more_than_one_thread() {
+    refuses(
+        "begun = threading.Event(); more = threading.Event()\n\
+         threading.Thread(target=lambda: (begun.set(), more.wait()), daemon=True).start()\n\
+         begun.wait()",
+        &["thread"],
+    );
+}
+
+#[test]
+fn a_living_child() {
+    each_user(|place| {
+        let mut run = python(
+            place,
+            "child = os.fork()\n\
+             if child == 0: signal.signal(signal.SIGUSR2, signal.SIG_IGN); signal.pause()",
+        );
+        run.refuses(&["child"]);
+        let children = format!("/proc/{0}/task/{0}/children", run.pid);
+        let child = std::fs::read_to_string(children).expect("its children");
+        // SAFETY: a system call without pointers. The child is the program's, which lives and does
+        // not wait for it, so the number is still its own.
+        unsafe { libc::kill(child.trim().parse().expect("one child"), libc::SIGKILL) };
+        is_unharmed(run);
+    });
+}
+
+#[test]
+fn a_zombie_child() {
+    refuses(
+        "child = os.fork()\n\
+         if child == 0: os._exit(7)\n\
+         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)",
+        &["child"],
+    );
+}
+
+#[test]
+fn memory_shared_with_another_process() {
+    each_user(|place| {
+        // A grandchild, which is nobody's child any more.
+        let mut run = python(
+            place,
+            "shared = mmap.mmap(-1, 4096)\n\
+             if os.fork() == 0:\n    \
+                 if os.fork() == 0:\n        \
+                     signal.alarm(60); shared[0:8] = os.getpid().to_bytes(8, 'little')\n        \
+                     signal.pause()\n    \
+                 os._exit(0)\n\
+             os.wait()\n\
+             while shared[0:8] == bytes(8): os.sched_yield()\n\
+             print(int.from_bytes(shared[0:8], 'little'), file=open('grandchild', 'w'))",
+        );
+        let grandchild = place.text("grandchild").trim().parse().expect("its number");
+        run.refuses(&["shared"]);
+        // SAFETY: a system call without pointers. The grandchild waits to be killed.
+        unsafe { libc::kill(grandchild, libc::SIGKILL) };
+        is_unharmed(run);
+    });
+}
+
+/// A descriptor of a kind that has no place in an image yet is named, and its kind.
+fn refuses_descriptor(setting: &str, kind: &str) {
+    refuses(setting, &["descriptor 3", kind]);
+}
+
+#[test]
+fn a_socket() {
+    refuses_descriptor("pair = socket.socketpair()", "socket");
+}
+
+#[test]
+fn a_listening_socket() {
+    refuses_descriptor("s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()", "socket");
+}
+
+#[test]
+fn a_pipe() {
+    refuses_descriptor("ends = os.pipe()", "pipe");
+}
+
+#[test]
+fn an_epoll_set() {
+    refuses_descriptor("e = select.epoll()", "poll");
+}
+
+#[test]
+fn an_eventfd() {
+    refuses_descriptor("e = os.eventfd(1)", "eventfd");
+}
+
+#[test]
+fn the_process_of_another() {
+    refuses_descriptor("p = os.pidfd_open(os.getppid())", "pidfd");
+}
+
+#[test]
+fn a_name_space() {
+    refuses_descriptor("n = os.open('/proc/self/ns/uts', os.O_RDONLY)", "uts:");
+}
+
+#[test]
+fn a_file_of_proc() {
+    refuses_descriptor("f = open('/proc/self/status')", "/proc");
+}
+
+#[test]
+fn a_memfd() {
+    refuses_descriptor("m = os.memfd_create('anonymous')", "memfd");
+}
+
+#[test]
+fn a_deleted_file() {
+    refuses_descriptor("f = open('gone', 'w'); os.unlink('gone')", "deleted");
+}
+
+#[test]
+fn a_lock() {
+    refuses_descriptor(
+        "import fcntl; f = open('locked', 'w'); fcntl.lockf(f, fcntl.LOCK_EX)",
+        "lock",
+    );
+}
+
+#[test]
+fn a_terminal_that_is_no_standard_stream() {
+    refuses_descriptor("ends = os.openpty()", "/dev/");
+}
+
+/// A checkpoint that was refused can be had when the reason is gone.
+#[test]
+fn not_for_ever() {
+    each_user(|place| {
+        let program = place.system("/usr/bin/python3").args([
+            "-c",
+            "import os; ends = os.pipe(); print('ready', flush=True); input(); \
+             [os.close(end) for end in ends]; print('closed', flush=True); print(input())",
+        ]);
+        let mut run = program.start();
+        run.expect("ready");
+        run.refuses(&["descriptor 3", "pipe"]);
+        run.send("");
+        run.expect("closed");
+        run.reads_stdin();
+        let image = run.checkpoint();
+        run.kill();
+        let mut run = program.restart(&image);
+        run.send("and on it goes");
+        run.expect("and on it goes");
+        assert!(run.wait().success());
+    });
+}
