@@ -57,13 +57,10 @@ impl Artifact {
 pub fn unpack(out: &mut dyn Write, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("{} cannot be created", directory.display()))?;
-    for (artifact, purpose) in [
-        (LIBRARY, "LD_PRELOAD=FILE PROGRAM makes PROGRAM able to be checkpointed"),
-        (RESTART, "FILE IMAGE restarts a program from its image"),
-    ] {
-        artifact.write_to(directory)?;
-        let file = directory.join(artifact.name);
-        writeln!(out, "wrote {}: {}", file.display(), purpose)?;
-    }
+    let [library, restart] = [&LIBRARY, &RESTART].map(|artifact| directory.join(artifact.name));
+    LIBRARY.write_to(directory)?;
+    writeln!(out, "wrote {0}: start a program by LD_PRELOAD={0} PROGRAM", library.display())?;
+    RESTART.write_to(directory)?;
+    writeln!(out, "wrote {0}: restart it by {0} mycheckpoint", restart.display())?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use common::{Place, User, random, repetitions};
+use common::{PATIENCE, Place, User, random, repetitions};
 use rand::Rng;
 
 /// A place with `restart-static` in it.
@@ -18,9 +18,11 @@ impl Restarter {
         Restarter(Place::new(user))
     }
 
-    /// Runs it with `arguments`: exit status, standard output, standard error.
+    /// Runs it with `arguments`, but not for ever: exit status, standard output, standard error.
     fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
-        let mut command = Command::new(self.0.artifact("restart-static"));
+        let mut command = Command::new("timeout");
+        command.args(["--signal=KILL", &PATIENCE.as_secs().to_string()]);
+        command.arg(self.0.artifact("restart-static"));
         command.args(arguments).current_dir(self.0.path(""));
         if let Some(id) = self.0.user.id() {
             command.uid(id).gid(id);

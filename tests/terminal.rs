@@ -156,7 +156,7 @@ fn its_exit_status_is_its_own() {
 
 #[test]
 fn the_signal_it_dies_of_is_its_own() {
-    const SCRIPT: &str = "import os; os.kill(os.getpid(), int(input()))";
+    const SCRIPT: &str = "import os; signal = int(input()); os.kill(os.getpid(), signal)";
     each_user(|place| {
         let program = place
             .system("/usr/bin/python3")

@@ -118,6 +118,16 @@ impl<'a> Head<'a> {
         notes.offset.checked_add(notes.file_size).ok_or(Invalid::Damaged)
     }
 
+    /// The machine that the file that begins with `prefix` is for, as ELF numbers them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Head::length`].
+    pub fn machine_of(prefix: &[u8]) -> Result<u16, Invalid> {
+        Self::length(prefix)?;
+        first::<FileHeader>(prefix).map(|(file, _)| file.machine)
+    }
+
     /// Where the first note lies in the file that begins with `prefix`. In an image it is that of
     /// [`Process`], so that one can be told without reading it all: see [`Head::process_in`].
     ///
@@ -150,7 +160,7 @@ impl<'a> Head<'a> {
     ///
     /// # Errors
     ///
-    /// Whatever is wrong with it, apart from the machine: see [`Head::machine`].
+    /// Whatever is wrong with it. For which machine it is does not matter: see [`Head::machine_of`].
     pub fn parse(bytes: &'a [u8], file_length: u64) -> Result<Self, Invalid> {
         let length = Self::length(bytes)?;
         if length > bytes.len() as u64 {

@@ -3,8 +3,8 @@
 
 use bytemuck::Zeroable;
 use ckpt_image::record::{
-    Attributes, Checksums, Descriptor, Disposition, IntervalTimer, Layout, Mapping, PRCTLS, Pending,
-    Process, Range, Thread, Timer, descriptor, kind, mapping,
+    Attributes, Checksums, Descriptor, Disposition, IntervalTimer, Layout, Mapping, PRCTLS,
+    Pending, Process, Range, Thread, Timer, descriptor, kind, mapping,
 };
 use ckpt_image::{FileHeader, PREFIX, ProgramHeader, SectionHeader, VERSION, VmFlags};
 

@@ -9,7 +9,9 @@ use ckpt_image::{Head, Invalid, PREFIX};
 use ckpt_sys::call::{self, Fd};
 use ckpt_sys::{Errno, Escaped};
 use linux_raw_sys::auxvec::AT_PAGESZ;
-use linux_raw_sys::general::{MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, PROT_READ, PROT_WRITE};
+use linux_raw_sys::general::{
+    MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, PROT_READ, PROT_WRITE,
+};
 
 use crate::report::fail;
 use crate::{files, memory};
@@ -33,7 +35,9 @@ impl Image {
         let failed = |why: &dyn fmt::Display| -> ! {
             fail(format_args!("{}: {why}", Escaped(path.to_bytes())))
         };
-        let fd = call::openat(path, O_CLOEXEC, 0).unwrap_or_else(|errno| failed(&errno));
+        // A FIFO, which is no image, must not keep us waiting.
+        let flags = O_CLOEXEC | O_NONBLOCK;
+        let fd = call::openat(path, flags, 0).unwrap_or_else(|errno| failed(&errno));
         let length = match call::fstat(fd) {
             Ok(status) if status.st_mode & 0o170_000 == 0o100_000 => status.st_size as u64,
             Ok(_) => failed(&"is not a regular file, and so no checkpoint image"),
@@ -42,6 +46,11 @@ impl Image {
         let mut prefix = [0; PREFIX];
         let read = read_at(fd, &mut prefix, 0).unwrap_or_else(|errno| failed(&errno));
         let head_length = Head::length(&prefix[..read]).unwrap_or_else(|why| failed(&why));
+        match Head::machine_of(&prefix[..read]) {
+            Ok(ELF_MACHINE) => {}
+            Ok(other) => failed(&format_args!("{}, and this is {NAME}", Invalid::Foreign(other))),
+            Err(why) => failed(&why),
+        }
         if head_length > length {
             failed(&Invalid::Truncated(head_length));
         }
@@ -74,12 +83,9 @@ impl Image {
         fail(format_args!("{}: {why}", Escaped(self.path.to_bytes())))
     }
 
-    /// Refuses an image that cannot be restarted here: another machine, other files.
+    /// Refuses an image that cannot be restarted here: another page size, CPU, other files.
     pub fn check(&self) {
         let head = self.head();
-        if head.machine() != ELF_MACHINE {
-            self.fail(&format_args!("{}, and this is {NAME}", Invalid::Foreign(head.machine())));
-        }
         let page_size = page_size();
         let (process, _) = head.process();
         if u64::from(process.page_size) != page_size {

@@ -144,6 +144,12 @@ impl Process {
         Ok(descriptors)
     }
 
+    /// Whether it was restarted from an image: its executable is then `restart-static`.
+    pub fn is_restarted(&self) -> bool {
+        let executable = fs::read_link(self.path("exe")).unwrap_or_default();
+        executable.file_name().is_some_and(|name| name == "restart-static")
+    }
+
     /// Whether the program was linked statically, so that no dynamic loader has a part in it.
     ///
     /// # Errors

@@ -29,10 +29,18 @@ pub fn check(process: &Process, memory: &[Region], found: &mut Findings) -> Opti
     let ours = |handler: u64| disposition::is_library(process.pid, memory, handler);
     let handled = handler.as_ref().and_then(|asked| asked.as_ref().ok()).map(|&at| ours(at));
     if handled != Some(true) && !memory.iter().any(|r| r.is_library() || r.is_scratch()) {
-        found.no(match process.is_static() {
-            Ok(true) => "it is linked statically, so that libckpt.so cannot be preloaded into it",
-            _ => "libckpt.so is not loaded: start it with LD_PRELOAD=/PATH/TO/libckpt.so PROGRAM",
-        });
+        match (process.is_restarted(), process.is_static()) {
+            (true, _) if handled.is_none() => {
+                found.unknown("whether libckpt.so is loaded could not be determined");
+                return Some(signal);
+            }
+            (false, Ok(true)) => {
+                found.no("it is linked statically, so that libckpt.so cannot be preloaded into it")
+            }
+            _ => found.no(
+                "libckpt.so is not loaded: start it with LD_PRELOAD=/PATH/TO/libckpt.so PROGRAM",
+            ),
+        }
         return None;
     }
     found.ok("libckpt.so is loaded");

@@ -44,8 +44,12 @@ impl Tracee {
         let tracee = Self(pid);
         let options = libc::PTRACE_O_TRACESYSGOOD as *mut c_void;
         // SAFETY: takes no memory of ours.
-        unsafe { tracee.request(libc::PTRACE_SEIZE as _, ptr::null_mut(), options) }
-            .context("it cannot be traced")?;
+        match unsafe { tracee.request(libc::PTRACE_SEIZE as _, ptr::null_mut(), options) } {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                bail!("this user may not trace it, or another tracer does (EPERM)")
+            }
+            result => result.context("it cannot be traced")?,
+        };
         Ok(tracee)
     }
 
