@@ -59,7 +59,12 @@ fn capture_one(notes: &mut NoteWriter<'_>, fd: Fd, text: &mut [u8]) -> Result<()
     descriptor.shares = shares_with(notes, &descriptor);
     descriptor.kind = match kind_of(fd, &status, path) {
         Ok(kind) => kind,
-        // A standard stream becomes that of the restart, and so do its duplicates.
+        // A standard stream becomes that of the restart, which may have three where the program had
+        // one terminal; and so do its duplicates.
+        Err(_) if fd.0 <= 2 => {
+            descriptor.shares = fd.0;
+            descriptor::INHERITED
+        }
         Err(_) if descriptor.shares <= 2 => descriptor::INHERITED,
         Err(what) => {
             return Err(not_written(format_args!(
@@ -106,6 +111,7 @@ fn kind_of(fd: Fd, status: &stat, path: &[u8]) -> Result<u32, &'static str> {
         REGULAR if path.starts_with(b"/memfd:") => Err("a memfd"),
         REGULAR | DIRECTORY if status.st_nlink == 0 => Err("a deleted file"),
         REGULAR if path.starts_with(b"/proc/") => Err("a file of /proc"),
+        REGULAR if !path.starts_with(b"/") => Err("an object of the kernel"), // a name space
         REGULAR => Ok(descriptor::REGULAR),
         DIRECTORY => Ok(descriptor::DIRECTORY),
         CHARACTER_DEVICE if is_plain_device(status.st_rdev) => Ok(descriptor::DEVICE),

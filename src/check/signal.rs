@@ -53,7 +53,11 @@ pub fn check(process: &Process, memory: &[Region], found: &mut Findings) -> Opti
     } else if !caught {
         found.no(format!("nobody handles {name}, which would end the program: {other}"));
     }
-    if process.has_signal("SigBlk", signal) {
+    let blocked = |signal| process.has_signal("SigBlk", signal);
+    let mut blockable = (1..=31).filter(|&n| n != libc::SIGKILL && n != libc::SIGSTOP);
+    if blockable.all(|signal| blocked(signal as u32)) {
+        found.no("it blocks all signals, as while a checkpoint is written: try again");
+    } else if blocked(signal) {
         found.no(format!("the program blocks {name}, at least now: wait, or {other}"));
     }
     match (handler, handled) {

@@ -196,8 +196,8 @@ impl Running {
         })
     }
 
-    /// Asks for a checkpoint, which must be refused in one line that contains all of `words`, and
-    /// leave nothing behind.
+    /// Asks a program that reads its standard input for a checkpoint, which must be refused in one
+    /// line that contains all of `words`, and leave nothing behind.
     pub fn refuses(&mut self, words: &[&str]) -> String {
         let directory = self.image.parent().expect("a directory").to_owned();
         let before = super::place::names_in(&directory);
@@ -208,6 +208,7 @@ impl Running {
         if !line.starts_with("ckpt: ") || !words.iter().all(|word| line.contains(word)) {
             self.fail(&format!("expected a line `ckpt: ` with {words:?}, got {line:?}"));
         }
+        self.reads_stdin(); // The library has done what it had to do.
         assert_eq!(super::place::names_in(&directory), before, "something was left behind");
         line
     }
