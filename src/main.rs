@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 /// which shows how it goes, unpacks the two files, and tells what is in an image and whether a
 /// program can be checkpointed.
 #[derive(Parser)]
-#[command(name = "ckpt", version)]
+#[command(name = "ckpt", version, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

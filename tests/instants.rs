@@ -78,6 +78,18 @@ fn of_a_program_that_uses_its_heap() {
 }
 
 #[test]
+fn of_a_glibc_program() {
+    let place = Place::new(User::Ordinary);
+    strike(place.compiled("gcc", "twin").args(["1000"]));
+}
+
+#[test]
+fn of_a_musl_program() {
+    let place = Place::new(User::Ordinary);
+    strike(place.compiled("musl-gcc", "twin").args(["1000"]));
+}
+
+#[test]
 fn of_python() {
     const SCRIPT: &str = r#"
 import zlib

@@ -35,6 +35,62 @@ fn descriptors(run: &Running) -> Vec<(String, String)> {
     all
 }
 
+/// What else `/proc` shows of a process, apart from what counts or numbers it.
+fn appearance(run: &Running) -> Vec<String> {
+    let of = |name: &str| format!("/proc/{}/{name}", run.pid);
+    let mut seen: Vec<String> = [
+        "cmdline",
+        "environ",
+        "comm",
+        "auxv",
+        "limits",
+        "coredump_filter",
+        "oom_score_adj",
+        "personality",
+    ]
+    .iter()
+    .map(|name| fs::read(of(name)).expect("a file of /proc"))
+    .map(|bytes| bytes.escape_ascii().to_string())
+    .collect();
+    for link in ["cwd", "root"] {
+        seen.push(fs::read_link(of(link)).expect("a link").display().to_string());
+    }
+    let status = fs::read_to_string(of("status")).expect("its status");
+    let kept = [
+        "Name:",
+        "Umask:",
+        "Uid:",
+        "Gid:",
+        "Groups:",
+        "Threads:",
+        "Sig",
+        "Shd",
+        "Cap",
+        "NoNewPrivs:",
+        "Seccomp:",
+        "Cpus_allowed:",
+        "Mems_allowed:",
+        "THP_enabled:",
+        "VmSize:",
+        "VmData:",
+        "VmStk:",
+    ];
+    let lines = status.lines().filter(|line| kept.iter().any(|key| line.starts_with(key)));
+    seen.extend(lines.filter(|line| !line.starts_with("SigQ:")).map(str::to_owned));
+    seen.extend(places_in_stat(&fs::read_to_string(of("stat")).expect("its stat")));
+    seen
+}
+
+/// Of `/proc/PID/stat` (proc(5)): priority, nice value, and the places of code, stack, data,
+/// program break, arguments and environment.
+fn places_in_stat(stat: &str) -> Vec<String> {
+    let (_, behind_name) = stat.rsplit_once(") ").expect("a name");
+    let fields: Vec<_> = behind_name.split(' ').collect();
+    [18, 19, 26, 27, 28, 40, 41, 45, 46, 47, 48, 49, 50, 51]
+        .map(|number| format!("stat field {number}: {}", fields[number - 3]))
+        .into()
+}
+
 /// Compares a first life of `program`, which prints `ready` and reads, with its second and third.
 fn is_restored(program: &Program) {
     let mut run = program.start();
@@ -42,13 +98,14 @@ fn is_restored(program: &Program) {
     run.reads_stdin();
     run.checkpoint();
     run.reads_stdin();
-    let (before, open) = (layout(&run), descriptors(&run));
+    let (before, open, seen) = (layout(&run), descriptors(&run), appearance(&run));
     for _ in 0..2 {
         run.kill();
         run = program.restart(&program.image);
         run.reads_stdin();
         compare(&before, &layout(&run));
         assert_eq!(descriptors(&run), open);
+        assert_eq!(appearance(&run), seen);
         run.checkpoint();
         run.reads_stdin();
     }

@@ -1,7 +1,7 @@
 //! Interval timers and POSIX timers, the one of `CKPT_INTERVAL` among them.
 
 use ckpt_image::NoteWriter;
-use ckpt_image::record::{self, IntervalTimer, Timer, kind};
+use ckpt_image::record::{self, INTERVAL_TIMER, IntervalTimer, Timer, kind};
 use ckpt_sys::Errno;
 use ckpt_sys::call::{self, File};
 use ckpt_sys::lines::{Lines, number, split_once};
@@ -15,10 +15,6 @@ use linux_raw_sys::prctl::{
 
 use crate::report::{Failure, OrReport, not_written};
 
-/// The number of the timer of `CKPT_INTERVAL`: as far from those that the kernel gives a program
-/// as can be.
-const INTERVAL_ID: i32 = i32::MAX - 1;
-
 /// Starts the timer of `CKPT_INTERVAL`, in nanoseconds.
 ///
 /// It has a number that the program never gets, so that the program's own are what they would be
@@ -28,7 +24,7 @@ pub fn start_interval(interval: u64, signal: u32) -> Result<(), Errno> {
     let mut event = unsafe { core::mem::zeroed::<sigevent>() };
     event.sigev_notify = SIGEV_SIGNAL as i32;
     event.sigev_signo = signal as i32;
-    let mut id = INTERVAL_ID;
+    let mut id = INTERVAL_TIMER;
     // SAFETY: changes what timer_create does, and nothing else.
     let choose = |mode| unsafe { call::prctl(PR_TIMER_CREATE_RESTORE_IDS, mode as usize) };
     let _ = choose(PR_TIMER_CREATE_RESTORE_IDS_ON);

@@ -235,7 +235,7 @@ impl Output {
             sum.update(chunk);
             let mut at = 0;
             while at < length {
-                let is_zero = |at: usize| chunk[at..at + page_size].iter().all(|&byte| byte == 0);
+                let is_zero = |at: usize| is_zero(&chunk[at..at + page_size]);
                 let zero = is_zero(at);
                 let mut end = at + page_size;
                 while end < length && is_zero(end) == zero {
@@ -268,6 +268,11 @@ impl Output {
         }
         Ok(())
     }
+}
+
+/// Whether a page holds nothing but zeros. Looks at 64 bytes at a time, without a branch for each.
+fn is_zero(page: &[u8]) -> bool {
+    page.chunks(64).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 /// Reads memory of this process, whatever its protection. Pages that nobody can read, such as those

@@ -237,6 +237,10 @@ pub struct IntervalTimer {
     pub interval: u64,
 }
 
+/// The number of the checkpointer's own timer, where numbers can be chosen: as far from those that the
+/// kernel gives a program as can be.
+pub const INTERVAL_TIMER: i32 = i32::MAX - 1;
+
 /// A POSIX timer (timer_create(2)).
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use linux_raw_sys::general::{
     MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, PROT_READ, PROT_WRITE,
 };
 
-use crate::report::fail;
+use crate::report::{fail, note};
 use crate::{files, memory};
 
 /// An image whose head is in memory.
@@ -93,6 +93,13 @@ impl Image {
                 "was taken with pages of {} bytes, and here they have {page_size}: restart it on a \
                  kernel like the first",
                 process.page_size
+            ));
+        }
+        let (user, _) = call::user_and_group();
+        if process.user != user {
+            note(format_args!(
+                "the program ran as user {}, and goes on as user {user}",
+                process.user
             ));
         }
         self.check_registers(&head);

@@ -184,6 +184,9 @@ fn map_shared(head: &Head<'_>, record: &Mapping, name: &[u8], place: &Place) {
         all().for_each(|other| map(&other, Some(file.fd())));
         return;
     }
+    if record.offset == 0 && all().count() == 1 {
+        return map(record, None);
+    }
     // Shared memory of no file can be mapped again only from a mapping of it: mremap() with an old
     // length of 0.
     let base = find_gap(head, size.max(place.length));

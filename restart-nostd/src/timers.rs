@@ -1,6 +1,6 @@
 //! Interval timers and POSIX timers.
 
-use ckpt_image::record::{IntervalTimer, Timer, kind};
+use ckpt_image::record::{INTERVAL_TIMER, IntervalTimer, Timer, kind};
 use ckpt_sys::call;
 use linux_raw_sys::general::{
     ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL, SIGEV_THREAD_ID, itimerspec, itimerval, sigevent,
@@ -43,7 +43,7 @@ pub fn restore(image: &Image) {
 }
 
 /// Restores a POSIX timer. If its number cannot be chosen (before Linux 6.15), timers are made and
-/// deleted until the kernel has come to it.
+/// deleted until the kernel has come to it; but nobody knows the checkpointer's own by its number.
 fn restore_one(record: &Timer, chosen: bool) {
     /// Farther than this the kernel will not have to count.
     const MOST: usize = 1 << 20;
@@ -59,7 +59,7 @@ fn restore_one(record: &Timer, chosen: bool) {
     let mut id = record.id;
     for _ in 0..MOST {
         call::timer_create(record.clock, &event, &mut id).or_fail(step);
-        if id == record.id {
+        if id == record.id || !chosen && record.id == INTERVAL_TIMER {
             break;
         }
         call::timer_delete(id);
@@ -67,7 +67,7 @@ fn restore_one(record: &Timer, chosen: bool) {
             break;
         }
     }
-    if id != record.id {
+    if id != record.id && record.id != INTERVAL_TIMER {
         fail(format_args!("{step}: the kernel gives other numbers"));
     }
     let time = |nanoseconds: u64| timespec {

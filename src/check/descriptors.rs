@@ -65,6 +65,8 @@ fn unrestorable(metadata: &Metadata, target: &[u8]) -> Option<&'static str> {
         Some("a deleted file")
     } else if kind.is_file() && target.starts_with(b"/proc/") {
         Some("a file of /proc")
+    } else if kind.is_file() && !target.starts_with(b"/") {
+        Some("an object of the kernel") // a name space
     } else if kind.is_file() || kind.is_dir() {
         None
     } else if kind.is_char_device() {

@@ -1,0 +1,238 @@
+//! What has become of the files around a program between its checkpoint and its restart: an image
+//! needs no executable and no library any more; what it does need, and what has changed of it, is
+//! told before anything is restored.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Place, Program, Running, each_user};
+
+/// Python that has mapped the file `data` privately, has changed one page of it, and prints both
+/// pages when asked.
+fn mapping_python(place: &Place) -> Program<'_> {
+    const SCRIPT: &str = "
+import mmap, os, sys
+file = open('data', 'rb')
+data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+os.closerange(3, 100)
+data[0:5] = b'mine!'
+print('ready', flush=True)
+for line in sys.stdin: print(data[0:5].decode(), data[8192:8197].decode(), flush=True)
+";
+    place.file("data", b"file.".repeat(10000));
+    place.system("/usr/bin/python3").args(["-c", SCRIPT])
+}
+
+/// Starts `program`, checkpoints it where it waits for input, and kills it.
+fn checkpointed(program: &Program) {
+    let mut run = program.start();
+    run.expect("ready");
+    run.reads_stdin();
+    run.checkpoint();
+    run.kill();
+}
+
+/// What `mapping_python` answers.
+fn answer(run: &mut Running) -> String {
+    run.send("");
+    let line = run.line();
+    run.close_input();
+    run.ends_well();
+    line
+}
+
+/// `restart-static` must refuse, in one line that contains all of `words`.
+fn refuses(program: &Program, words: &[&str]) {
+    let mut run = program.restart(&program.image);
+    run.close_input();
+    let status = run.wait();
+    let errors = run.errors();
+    assert_eq!((status.code(), &*run.all_output()), (Some(125), ""), "{errors}");
+    assert!(errors.lines().count() == 1 && errors.starts_with("restart-static: "), "{errors}");
+    assert!(words.iter().all(|word| errors.contains(word)), "no {words:?} in {errors}");
+}
+
+#[test]
+fn the_executable_and_the_library_are_gone() {
+    each_user(|place| {
+        for compiler in ["gcc", "musl-gcc"] {
+            let program = place.compiled(compiler, "libc_caches");
+            checkpointed(&program);
+            fs::remove_file(&program.command).expect("removing the program");
+            fs::remove_file(place.path("libckpt.so")).expect("removing the library");
+            let mut run = program.restart(&program.image);
+            run.check();
+            // And again: what is now memory without a file is stored like any other.
+            run.reads_stdin();
+            run.checkpoint();
+            run.kill();
+            let mut run = program.restart(&program.image);
+            run.check();
+            run.quit();
+        }
+    });
+}
+
+/// An upgrade puts another file under the same name.
+#[test]
+fn the_executable_is_another() {
+    each_user(|place| {
+        let program = place.target("recursion");
+        checkpointed(&program);
+        fs::remove_file(&program.command).expect("removing the program");
+        place.artifact("heap");
+        fs::rename(place.path("heap"), &program.command).expect("replacing the program");
+        let mut run = program.restart(&program.image);
+        run.check();
+        run.quit();
+    });
+}
+
+#[test]
+fn a_mapped_file_is_as_it_was() {
+    each_user(|place| {
+        let program = mapping_python(place);
+        checkpointed(&program);
+        for _ in 0..2 {
+            assert_eq!(answer(&mut program.restart(&program.image)), "mine! le.fi");
+        }
+    });
+}
+
+#[test]
+fn a_mapped_file_has_changed() {
+    each_user(|place| {
+        let program = mapping_python(place);
+        checkpointed(&program);
+        place.file("data", b"FILE.".repeat(10000));
+        refuses(&program, &["data"]);
+        place.file("data", b"file.".repeat(9000));
+        refuses(&program, &["data"]);
+    });
+}
+
+#[test]
+fn a_mapped_file_is_gone() {
+    each_user(|place| {
+        let program = mapping_python(place);
+        checkpointed(&program);
+        fs::remove_file(place.path("data")).expect("removing the data");
+        refuses(&program, &["data"]);
+    });
+}
+
+#[test]
+fn an_image_with_all_content_needs_no_file() {
+    each_user(|place| {
+        let program = mapping_python(place).env("CKPT_CONTENT", "all");
+        checkpointed(&program);
+        fs::remove_file(place.path("data")).expect("removing the data");
+        assert_eq!(answer(&mut program.restart(&program.image)), "mine! le.fi");
+    });
+}
+
+#[test]
+fn an_image_with_changed_content_needs_all_files() {
+    each_user(|place| {
+        let program = place.compiled("gcc", "libc_caches");
+        checkpointed(&program);
+        let with_code = fs::metadata(&program.image).expect("the image").len();
+        let program = program.env("CKPT_CONTENT", "changed");
+        checkpointed(&program);
+        let without = fs::metadata(&program.image).expect("the image").len();
+        assert!(without < with_code / 2, "{without}, not much less than {with_code}");
+        let mut run = program.restart(&program.image);
+        run.check();
+        run.quit();
+        fs::remove_file(&program.command).expect("removing the program");
+        refuses(&program, &["libc_caches"]);
+    });
+}
+
+#[test]
+fn an_open_file_is_gone() {
+    each_user(|place| {
+        let program = place.target("counting-test").args(["1", "1000", "10"]).into_file("output");
+        let mut run = program.start();
+        run.lines_in(&place.path("output"), 3);
+        run.checkpoint();
+        run.kill();
+        fs::remove_file(place.path("output")).expect("removing the output");
+        refuses(&program, &["output", "ENOENT"]);
+        assert!(!place.path("output").exists());
+    });
+}
+
+/// A log that has grown since is cut back; one that is shorter than it was cannot be continued.
+#[test]
+fn an_open_file_is_longer_or_shorter() {
+    each_user(|place| {
+        let program = place.target("counting-test").args(["1", "100", "10"]).into_file("output");
+        let output = place.path("output");
+        let mut run = program.start();
+        run.lines_in(&output, 3);
+        run.checkpoint();
+        run.kill();
+        let written = place.text("output");
+        fs::write(&output, format!("{written}something that nobody counted\n")).expect("writing");
+        program.restart(&program.image).ends_well();
+        let expected: String = (1..=100).map(|n| format!("{n}\n")).collect();
+        assert_eq!(place.text("output"), expected);
+        fs::write(&output, "").expect("truncating");
+        refuses(&program, &["output"]);
+    });
+}
+
+#[test]
+fn its_directory_is_gone() {
+    each_user(|place| {
+        place.directory("work");
+        let program =
+            place.target("recursion").directory("work").env("CKPT_FILE", "../mycheckpoint");
+        let program = program.image("mycheckpoint");
+        checkpointed(&program);
+        fs::remove_dir(place.path("work")).expect("removing the directory");
+        let program = program.directory("").image("mycheckpoint");
+        refuses(&program, &["work", "ENOENT"]);
+    });
+}
+
+/// Where `restart-static` is called does not matter, nor where the image has gone.
+#[test]
+fn the_image_has_moved() {
+    const SCRIPT: &str = "import os; print('ready', flush=True); input(); print(os.getcwd())";
+    each_user(|place| {
+        place.directory("elsewhere");
+        let program = place.system("/usr/bin/python3").args(["-c", SCRIPT]);
+        checkpointed(&program);
+        fs::rename(&program.image, place.path("elsewhere/image")).expect("moving the image");
+        let mut run = program.clone().directory("elsewhere").restart(Path::new("image"));
+        run.send("");
+        assert_eq!(Path::new(&run.line()), place.path(""));
+        run.ends_well();
+    });
+}
+
+/// Several restarts of one image live side by side.
+#[test]
+fn twins() {
+    each_user(|place| {
+        let program = place.target("mappings").args([place.directory("files")]);
+        let program = program.env("CKPT_FILE", "%p").image("unknown");
+        let mut run = program.start();
+        run.expect("ready");
+        run.reads_stdin();
+        run.image_is(place.path(run.pid.to_string()));
+        let image = run.checkpoint();
+        run.kill();
+        let mut twins: Vec<_> = (0..3).map(|_| program.restart(&image)).collect();
+        for twin in &mut twins {
+            twin.reads_stdin();
+            twin.image_is(place.path(twin.pid.to_string()));
+            twin.checkpoint();
+        }
+        twins[0].check();
+    });
+}
