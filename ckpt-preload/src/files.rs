@@ -8,19 +8,10 @@ use ckpt_image::record::{self, Descriptor, all_with_tails, descriptor, kind};
 use ckpt_sys::call::{self, Fd};
 use ckpt_sys::lines::number;
 use ckpt_sys::{Escaped, Line, proc};
-use linux_raw_sys::general::stat;
+use linux_raw_sys::general::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK, stat};
 
 use crate::config::PATH;
 use crate::report::{Failure, OrReport, not_written};
-
-// Types of files (inode(7)).
-const FORMAT: u32 = 0o170_000;
-const SOCKET: u32 = 0o140_000;
-const REGULAR: u32 = 0o100_000;
-const BLOCK_DEVICE: u32 = 0o060_000;
-const DIRECTORY: u32 = 0o040_000;
-const CHARACTER_DEVICE: u32 = 0o020_000;
-const FIFO: u32 = 0o010_000;
 
 /// Notes every descriptor, or refuses one that could not be restored.
 pub fn capture(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result<(), Failure> {
@@ -107,19 +98,19 @@ fn shares_with(notes: &NoteWriter<'_>, new: &Descriptor) -> i32 {
 
 /// How a descriptor is restored, or what it is if it cannot be.
 fn kind_of(fd: Fd, status: &stat, path: &[u8]) -> Result<u32, &'static str> {
-    match status.st_mode & FORMAT {
-        REGULAR if path.starts_with(b"/memfd:") => Err("a memfd"),
-        REGULAR | DIRECTORY if status.st_nlink == 0 => Err("a deleted file"),
-        REGULAR if path.starts_with(b"/proc/") => Err("a file of /proc"),
-        REGULAR if !path.starts_with(b"/") => Err("an object of the kernel"), // a name space
-        REGULAR => Ok(descriptor::REGULAR),
-        DIRECTORY => Ok(descriptor::DIRECTORY),
-        CHARACTER_DEVICE if is_plain_device(status.st_rdev) => Ok(descriptor::DEVICE),
-        CHARACTER_DEVICE if call::is_terminal(fd) => Err("a terminal"),
-        CHARACTER_DEVICE => Err("a character device"),
-        BLOCK_DEVICE => Err("a block device"),
-        FIFO => Err("a pipe"),
-        SOCKET => Err("a socket"),
+    match status.st_mode & S_IFMT {
+        S_IFREG if path.starts_with(b"/memfd:") => Err("a memfd"),
+        S_IFREG | S_IFDIR if status.st_nlink == 0 => Err("a deleted file"),
+        S_IFREG if path.starts_with(b"/proc/") => Err("a file of /proc"),
+        S_IFREG if !path.starts_with(b"/") => Err("an object of the kernel"), // a name space
+        S_IFREG => Ok(descriptor::REGULAR),
+        S_IFDIR => Ok(descriptor::DIRECTORY),
+        S_IFCHR if is_plain_device(status.st_rdev) => Ok(descriptor::DEVICE),
+        S_IFCHR if call::is_terminal(fd) => Err("a terminal"),
+        S_IFCHR => Err("a character device"),
+        S_IFBLK => Err("a block device"),
+        S_IFIFO => Err("a pipe"),
+        S_IFSOCK => Err("a socket"),
         // Anonymous inodes have no type: epoll, eventfd, timerfd, signalfd, inotify...
         _ => Err("an object of the kernel"),
     }

@@ -9,7 +9,7 @@ use ckpt_image::{NoteWriter, VmFlags};
 use ckpt_sys::maps::{self, Details, Unescaped};
 use ckpt_sys::proc::Stat;
 use ckpt_sys::{Escaped, call};
-use linux_raw_sys::general::{PROT_EXEC, PROT_READ, PROT_WRITE};
+use linux_raw_sys::general::{PROT_EXEC, PROT_READ, PROT_WRITE, S_IFCHR, S_IFMT};
 
 use crate::config::{Content, PATH, config};
 use crate::report::{Failure, OrReport, not_written};
@@ -163,7 +163,6 @@ fn describe_file(
     path: &[u8],
     deleted: bool,
 ) -> Result<core::ops::Range<usize>, Failure> {
-    const CHARACTER_DEVICE: u32 = 0o020_000;
     let name = &path[..path.len() - 1];
     let status = match CStr::from_bytes_with_nul(path) {
         Ok(path) if !deleted => call::stat(path).ok(),
@@ -173,7 +172,7 @@ fn describe_file(
         record.stored = mapping::STORED_WHOLE; // as good as anonymous
         return Ok(0..0);
     }
-    if status.is_some_and(|status| status.st_mode & 0o170_000 == CHARACTER_DEVICE) {
+    if status.is_some_and(|status| status.st_mode & S_IFMT == S_IFCHR) {
         return Err(not_written(format_args!(
             "the mapping at {:x} is of the device {}, which cannot be restored yet",
             found.start,

@@ -12,7 +12,9 @@ use ckpt_image::{Checksum, FileHeader, Head, NoteWriter, PREFIX, ProgramHeader, 
 use ckpt_sys::call::{self, Fd, File};
 use ckpt_sys::proc::{self, Stat};
 use ckpt_sys::{Errno, Line};
-use linux_raw_sys::general::{O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDWR, RLIMIT_FSIZE};
+use linux_raw_sys::general::{
+    O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR, RLIMIT_FSIZE, S_IFMT, S_IFREG,
+};
 
 use crate::config::{PATH, config};
 use crate::report::{Failure, OrReport, not_written};
@@ -67,14 +69,18 @@ fn as_path(path: &Path) -> &CStr {
 pub fn check_target() -> Result<(), Failure> {
     let step = format_args!("looking at what is there");
     let target = path(format_args!(""));
-    let file = match File::open(as_path(&target), 0) {
+    // A FIFO must not keep the program waiting.
+    let file = match File::open(as_path(&target), O_NONBLOCK) {
         Err(Errno::ENOENT) => return Ok(()),
         file => file.or_report(step)?,
     };
-    if call::fstat(file.fd()).or_report(step)?.st_size == 0 {
+    let status = call::fstat(file.fd()).or_report(step)?;
+    let regular = status.st_mode & S_IFMT == S_IFREG;
+    if regular && status.st_size == 0 {
         return Ok(());
     }
-    let Some(process) = process_of_image(&file) else {
+    let process = if regular { process_of_image(&file) } else { None };
+    let Some(process) = process else {
         return Err(not_written(format_args!(
             "what is there is not a checkpoint image; move it away, or set CKPT_FILE"
         )));

@@ -6,7 +6,7 @@ use ckpt_sys::call::{self, Fd};
 use ckpt_sys::{Errno, Escaped, proc};
 use linux_raw_sys::general::{
     F_DUPFD_CLOEXEC, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC, O_ACCMODE, O_CLOEXEC, O_NONBLOCK,
-    O_PATH, O_RDONLY, SEEK_SET, stat,
+    O_PATH, O_RDONLY, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, SEEK_SET, stat,
 };
 
 use crate::image::Image;
@@ -53,10 +53,10 @@ pub fn check(image: &Image, head: &Head<'_>) {
 
 /// The kind of descriptor that a file makes.
 fn kind_of(status: &stat) -> u32 {
-    match status.st_mode & 0o170_000 {
-        0o100_000 => descriptor::REGULAR,
-        0o040_000 => descriptor::DIRECTORY,
-        0o020_000 => descriptor::DEVICE,
+    match status.st_mode & S_IFMT {
+        S_IFREG => descriptor::REGULAR,
+        S_IFDIR => descriptor::DIRECTORY,
+        S_IFCHR => descriptor::DEVICE,
         _ => 0,
     }
 }

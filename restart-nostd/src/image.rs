@@ -10,7 +10,7 @@ use ckpt_sys::call::{self, Fd};
 use ckpt_sys::{Errno, Escaped};
 use linux_raw_sys::auxvec::AT_PAGESZ;
 use linux_raw_sys::general::{
-    MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, PROT_READ, PROT_WRITE,
+    MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, PROT_READ, PROT_WRITE, S_IFMT, S_IFREG,
 };
 
 use crate::report::{fail, note};
@@ -39,7 +39,7 @@ impl Image {
         let flags = O_CLOEXEC | O_NONBLOCK;
         let fd = call::openat(path, flags, 0).unwrap_or_else(|errno| failed(&errno));
         let length = match call::fstat(fd) {
-            Ok(status) if status.st_mode & 0o170_000 == 0o100_000 => status.st_size as u64,
+            Ok(status) if status.st_mode & S_IFMT == S_IFREG => status.st_size as u64,
             Ok(_) => failed(&"is not a regular file, and so no checkpoint image"),
             Err(errno) => failed(&errno),
         };
