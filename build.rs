@@ -2,12 +2,15 @@
 //!
 //! * `libckpt.so` and `restart-static`, the two freestanding artifacts. They need only `core`, so
 //!   they are always built for the `-gnu` target of this architecture and linked by the linker
-//!   that comes with Rust, whatever the root package itself is built for.
+//!   that comes with Rust, whatever the root package itself is built for. So is `libckpt.a`.
 //! * the programs of `examples/`, which must be *dynamically* linked to be preloaded, hence also
-//!   for `-gnu`, with the system's linker.
+//!   for `-gnu`, with the system's linker; and the libraries that the lab preloads into them or links.
 //!
 //! Each is a nested `cargo build` with a target directory of its own, since the outer build holds
 //! the lock of the usual one. The results are gathered in one directory, `CKPT_ARTIFACTS`.
+
+#[path = "build/static_library.rs"]
+mod static_library;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +21,7 @@ fn main() {
         "Cargo.lock",
         "Cargo.toml",
         "arch",
+        "build",
         "build.rs",
         "ckpt-preload",
         "examples",
@@ -39,14 +43,14 @@ fn main() {
     install(&built.join("libckpt.so"), &artifacts.join("libckpt.so"));
     install(&built.join("restart-static"), &artifacts.join("restart-static"));
     load_at_link_address(&artifacts.join("restart-static"));
+    static_library::make(&built.join("libckpt.a"), &artifacts.join("libckpt.a"));
 
     let hosted = Nested { target: &target, directory: out.join("nested"), linker: false };
-    let built = hosted.build("release", &["-p", "lab", "--bins"]);
+    let built = hosted.build("release", &["-p", "lab*"]);
     for entry in fs::read_dir(&built).expect("listing the programs of examples/").flatten() {
         let name = entry.file_name();
-        let is_program = entry.metadata().is_ok_and(|m| m.is_file())
-            && name.to_str().is_some_and(|n| !n.contains('.'));
-        if is_program {
+        let is_result = |n: &str| !n.contains('.') || n.ends_with(".so") || n.ends_with(".a");
+        if entry.metadata().is_ok_and(|m| m.is_file()) && name.to_str().is_some_and(is_result) {
             install(&entry.path(), &artifacts.join(name));
         }
     }

@@ -14,11 +14,19 @@
 //! $ kill -KILL %1
 //! $ ./restart-static mycheckpoint               # …, 4, 5, 6
 //! ```
+//!
+//! `main` is exported, so that `test1` to `test5` find it: see `exported_main.rs`.
 
-use std::io::{self, Write};
-use std::process::ExitCode;
+#![no_main]
+
+mod exported_main;
+
+use std::ffi::{c_char, c_int};
+use std::io;
 use std::thread::sleep;
 use std::time::Duration;
+
+use exported_main::{Arguments, print_line, run};
 
 const USAGE: &str = "usage: counting-test [FIRST [LAST [MILLISECONDS]]], whole numbers from 0";
 
@@ -31,26 +39,20 @@ struct Request {
 
 impl Request {
     /// Reads the arguments; `None` when one is no number or there are too many.
-    fn parse(arguments: impl Iterator<Item = String>) -> Option<Self> {
-        let numbers: Vec<u64> =
-            arguments.map(|argument| argument.parse().ok()).collect::<Option<_>>()?;
-        let (first, last, milliseconds) = match numbers[..] {
-            [] => (1, u64::MAX, 1000),
-            [first] => (first, u64::MAX, 1000),
-            [first, last] => (first, last, 1000),
-            [first, last, milliseconds] => (first, last, milliseconds),
-            _ => return None,
+    fn parse(arguments: Arguments) -> Option<Self> {
+        let number = |place, default| match arguments.get(place) {
+            Some(argument) => argument.parse().ok(),
+            None => Some(default),
         };
-        Some(Self { first, last, pause: Duration::from_millis(milliseconds) })
+        let (first, last, milliseconds) = (number(1, 1)?, number(2, u64::MAX)?, number(3, 1000)?);
+        let pause = Duration::from_millis(milliseconds);
+        (arguments.count() <= 3).then_some(Self { first, last, pause })
     }
 }
 
 fn count(request: &Request) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
     for number in request.first..=request.last {
-        writeln!(stdout, "{number}")?;
-        // Nothing may linger in a buffer: a line that was counted is a line that is seen.
-        stdout.flush()?;
+        print_line(number)?;
         if !request.pause.is_zero() {
             sleep(request.pause);
         }
@@ -58,16 +60,18 @@ fn count(request: &Request) -> io::Result<()> {
     Ok(())
 }
 
-fn main() -> ExitCode {
-    let Some(request) = Request::parse(std::env::args().skip(1)) else {
+/// The program.
+///
+/// # Safety
+///
+/// `argv` has `argc` strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+    // SAFETY: the caller's contract.
+    let arguments = unsafe { Arguments::new(argc, argv) };
+    let Some(request) = Request::parse(arguments) else {
         eprintln!("{USAGE}");
-        return ExitCode::from(2);
+        return 2;
     };
-    match count(&request) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("counting-test: cannot write: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    run("counting-test", || count(&request))
 }

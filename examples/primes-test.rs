@@ -8,11 +8,19 @@
 //! 100 ms after each. A negative START, `-1000000`, begins at 1000000 and makes no pause.
 //! Any two runs with the same arguments print the same lines, so the output of a run that
 //! was checkpointed, killed and restarted can be compared with that of one left in peace.
+//!
+//! `main` is exported, so that `test1` to `test5` find it: see `exported_main.rs`.
 
-use std::io::{self, Write};
-use std::process::ExitCode;
+#![no_main]
+
+mod exported_main;
+
+use std::ffi::{c_char, c_int};
+use std::io;
 use std::thread::sleep;
 use std::time::Duration;
+
+use exported_main::{Arguments, print_line, run};
 
 const USAGE: &str = "usage: primes-test [START [COUNT]], whole numbers; START < 0: no pauses";
 
@@ -72,13 +80,11 @@ struct Request {
 
 impl Request {
     /// Reads the arguments; `None` when one is no number or there are too many.
-    fn parse(arguments: &[String]) -> Option<Self> {
-        let (start, count) = match arguments {
-            [] => ("2", None),
-            [start] => (start.as_str(), None),
-            [start, count] => (start.as_str(), Some(count)),
-            _ => return None,
-        };
+    fn parse(arguments: Arguments) -> Option<Self> {
+        if arguments.count() > 2 {
+            return None;
+        }
+        let (start, count) = (arguments.get(1).unwrap_or("2"), arguments.get(2));
         let (digits, milliseconds) = match start.strip_prefix('-') {
             Some(digits) => (digits, 0),
             None => (start, 100),
@@ -92,10 +98,8 @@ impl Request {
 }
 
 fn print_primes(request: &Request) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
     for prime in (request.start..=u64::MAX).filter(|&n| is_prime(n)).take(request.count) {
-        writeln!(stdout, "{prime}")?;
-        stdout.flush()?;
+        print_line(prime)?;
         if !request.pause.is_zero() {
             sleep(request.pause);
         }
@@ -103,17 +107,18 @@ fn print_primes(request: &Request) -> io::Result<()> {
     Ok(())
 }
 
-fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let Some(request) = Request::parse(&arguments) else {
+/// The program.
+///
+/// # Safety
+///
+/// `argv` has `argc` strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+    // SAFETY: the caller's contract.
+    let arguments = unsafe { Arguments::new(argc, argv) };
+    let Some(request) = Request::parse(arguments) else {
         eprintln!("{USAGE}");
-        return ExitCode::from(2);
+        return 2;
     };
-    match print_primes(&request) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("primes-test: cannot write: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    run("primes-test", || print_primes(&request))
 }

@@ -23,6 +23,9 @@ macro_rules! artifact {
 /// What captures a program: to be given to the dynamic loader by `LD_PRELOAD`.
 pub const LIBRARY: Artifact = artifact!("libckpt.so");
 
+/// The same for programs that are linked statically: to be given to their linker.
+pub const STATIC_LIBRARY: Artifact = artifact!("libckpt.a");
+
 /// What restarts a program from its image.
 pub const RESTART: Artifact = artifact!("restart-static");
 
@@ -57,9 +60,13 @@ impl Artifact {
 pub fn unpack(out: &mut dyn Write, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("{} cannot be created", directory.display()))?;
-    let [library, restart] = [&LIBRARY, &RESTART].map(|artifact| directory.join(artifact.name));
+    let [library, static_library, restart] =
+        [&LIBRARY, &STATIC_LIBRARY, &RESTART].map(|artifact| directory.join(artifact.name));
     LIBRARY.write_to(directory)?;
     writeln!(out, "wrote {0}: start a program by LD_PRELOAD={0} PROGRAM", library.display())?;
+    STATIC_LIBRARY.write_to(directory)?;
+    let link = "cc -static PROGRAM.c -Wl,-u,ckpt_constructor";
+    writeln!(out, "wrote {0}: or link it in by {link} {0}", static_library.display())?;
     RESTART.write_to(directory)?;
     writeln!(out, "wrote {0}: restart it by {0} mycheckpoint", restart.display())?;
     Ok(())

@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 /// A program is started with `LD_PRELOAD=./libckpt.so PROGRAM`. On `kill -USR2 PID` it writes its
 /// whole state to the file `mycheckpoint` and runs on. When it is gone, after a crash or a reboot,
 /// `./restart-static mycheckpoint` makes it continue where it was. Neither needs this command,
-/// which shows how it goes, unpacks the two files, and tells what is in an image and whether a
+/// which shows how it goes, unpacks these files, and tells what is in an image and whether a
 /// program can be checkpointed.
 #[derive(Parser)]
 #[command(name = "ckpt", version, max_term_width = 100)]
@@ -34,7 +34,8 @@ enum Command {
     /// Everything happens in a temporary directory. The commands shown after `$` are those a person
     /// would type. Exits with 0 only if the count went on without a gap.
     Demo,
-    /// Write libckpt.so and restart-static, which this command carries inside itself, into DIR
+    /// Write libckpt.so, libckpt.a and restart-static, which this command carries inside itself,
+    /// into DIR
     Unpack {
         /// The directory to write to; it is created if it does not exist
         #[arg(value_name = "DIR", default_value = ".")]

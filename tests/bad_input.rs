@@ -54,7 +54,7 @@ impl Restarter {
 
     /// The bytes of a good image.
     fn image(&self) -> Vec<u8> {
-        let program = self.0.target("counting-test").args(["1", "100000", "10"]);
+        let program = self.0.target("counting-test").args(["1", "300", "10"]);
         let mut run = program.start();
         run.expect("1");
         fs::read(run.checkpoint()).expect("the image")
@@ -117,6 +117,10 @@ fn an_image_with_one_flipped_bit() {
     // All over the file, and more densely where it says what it contains.
     let all_over = (0..repetitions(100)).map(|_| random.random_range(0..image.len()));
     let mut places: Vec<usize> = all_over.collect();
+    // And the last byte before the first page, which belongs to neither.
+    const OFFSET_OF_FIRST_PAGE: usize = 64 + 56 + 8; // p_offset of the second program header
+    let first_page = image[OFFSET_OF_FIRST_PAGE..][..8].try_into().expect("8 bytes");
+    places.push(u64::from_le_bytes(first_page) as usize - 1);
     places.extend((0..repetitions(100)).map(|_| random.random_range(0..8192)));
     for place in places {
         let bit = 1 << random.random_range(0..8);
@@ -135,6 +139,21 @@ fn an_image_of_another_machine() {
     image[E_MACHINE..][..2].copy_from_slice(&AARCH64.to_le_bytes());
     let line = restarter.refuses_bytes(&image, "an image of another machine");
     assert!(line.contains("aarch64") || line.contains("machine"), "{line}");
+}
+
+/// docs/format.md: the first note is that of the process, and begins with the version.
+#[test]
+fn an_image_of_a_later_version() {
+    const NOTE_HEADER_AND_NAME: usize = 12 + 8;
+    const OFFSET_OF_NOTES: usize = 64 + 8; // p_offset of the first program header
+    let restarter = Restarter::new(User::Ordinary);
+    let mut image = restarter.image();
+    let notes = image[OFFSET_OF_NOTES..][..8].try_into().expect("8 bytes");
+    let version = u64::from_le_bytes(notes) as usize + NOTE_HEADER_AND_NAME;
+    assert_eq!(image[version..][..4], [1, 0, 0, 0]);
+    image[version] = 77;
+    let line = restarter.refuses_bytes(&image, "an image of a later version");
+    assert!(line.contains("version 77"), "{line}");
 }
 
 #[test]

@@ -130,6 +130,41 @@ fn check_says_no_of_a_static_program() {
 }
 
 #[test]
+fn check_knows_the_library_in_a_static_program() {
+    const PROGRAM: &str = "
+        #include <signal.h>
+        #include <stdio.h>
+        void own(int signal) { (void)signal; }
+        int main(int argc, char **argv) {
+            struct sigaction action = {.sa_handler = own};
+            (void)argv;
+            sigfillset(&action.sa_mask);
+            if (argc > 1) sigaction(SIGUSR2, &action, NULL);
+            getchar();
+            return 0;
+        }";
+    each_user(|place| {
+        let library = common::place::artifacts().join("libckpt.a");
+        let flags = ["-static", "-Wl,-u,ckpt_constructor", library.to_str().expect("UTF-8")];
+        let program = place.c("gcc", &flags, "static", PROGRAM);
+        let mut run = reading(&program);
+        let (status, said) = check(place, &run);
+        assert_eq!(status, Some(0), "{said}");
+        assert!(said.contains("libckpt.a handles it"), "{said}");
+        let image = run.checkpoint();
+        run.kill();
+        let mut run = program.restart(&image);
+        run.reads_stdin();
+        let (status, said) = check(place, &run);
+        assert_eq!(status, Some(0), "{said}");
+        run.close_input();
+        assert!(run.wait().success(), "{}", run.errors());
+
+        says_no(place, reading(&program.args(["own"])), &["own handler for SIGUSR2"]);
+    });
+}
+
+#[test]
 fn check_says_no_of_a_signal_that_would_not_arrive() {
     for (setting, word) in [
         ("signal.signal(signal.SIGUSR2, signal.SIG_IGN)", "ignores SIGUSR2"),

@@ -6,79 +6,8 @@ mod common;
 
 use std::fs;
 
-use ckpt_image::record::{Checksums, Mapping, kind, mapping};
-use ckpt_image::{Checksum, Head, Segment};
-use common::{Place, Running, User, each_user};
-
-/// The bytes of an image, to be changed.
-struct Edited {
-    bytes: Vec<u8>,
-    head: usize,
-    checksums: usize,
-    segments: Vec<Segment>,
-}
-
-impl Edited {
-    /// The image that `run` has written.
-    fn of(run: &Running) -> Edited {
-        let bytes = fs::read(run.image()).expect("the image");
-        let length = Head::length(&bytes).expect("an image") as usize;
-        let head = Head::parse(&bytes[..length], bytes.len() as u64).expect("an image");
-        let (checksums, segments) =
-            (Self::place_of(&bytes, &head, kind::CHECKSUMS), head.segments());
-        Edited { head: length, checksums, segments: segments.collect(), bytes }
-    }
-
-    /// Where in `bytes` our note of type `kind` has its description.
-    fn place_of(bytes: &[u8], head: &Head<'_>, kind: u32) -> usize {
-        head.note(kind).expect("the note").as_ptr() as usize - bytes.as_ptr() as usize
-    }
-
-    /// The mappings of kind `kind`.
-    fn mappings(&self, kind: u32) -> Vec<Mapping> {
-        let head = Head::parse(&self.bytes[..self.head], self.bytes.len() as u64).expect("valid");
-        let mappings = head.mappings().expect("mappings").map(|(mapping, _)| mapping);
-        mappings.filter(|mapping| mapping.kind == kind).collect()
-    }
-
-    /// Changes the note of type `kind`.
-    fn note(mut self, kind: u32, change: impl FnOnce(&mut [u8])) -> Self {
-        let head = Head::parse(&self.bytes[..self.head], self.bytes.len() as u64).expect("valid");
-        let start = Self::place_of(&self.bytes, &head, kind);
-        let end = start + head.note(kind).expect("the note").len();
-        change(&mut self.bytes[start..end]);
-        self
-    }
-
-    /// Changes the stored memory from `address` on.
-    fn memory(mut self, address: u64, change: impl FnOnce(&mut [u8])) -> Self {
-        let segment = self.segments.iter().find(|s| s.address == address).expect("a segment");
-        let (start, length) = (segment.offset as usize, segment.stored as usize);
-        change(&mut self.bytes[start..start + length]);
-        self
-    }
-
-    /// Makes the checksums right and writes it to a file of `place` that the user can read.
-    fn write(mut self, place: &Place, name: &str) -> std::path::PathBuf {
-        let each = self.checksums + size_of::<Checksums>();
-        for (index, segment) in self.segments.iter().enumerate() {
-            let start = segment.offset as usize;
-            let value = sum(&self.bytes[start..start + segment.stored as usize]);
-            self.bytes[each + index * 8..][..8].copy_from_slice(&value.to_le_bytes());
-        }
-        let own = self.checksums + std::mem::offset_of!(Checksums, head);
-        self.bytes[own..own + 8].fill(0);
-        let value = sum(&self.bytes[..self.head]);
-        self.bytes[own..own + 8].copy_from_slice(&value.to_le_bytes());
-        place.file(name, &self.bytes)
-    }
-}
-
-fn sum(bytes: &[u8]) -> u64 {
-    let mut sum = Checksum::new();
-    sum.update(bytes);
-    sum.value()
-}
+use ckpt_image::record::{kind, mapping};
+use common::{Edited, Place, User, each_user};
 
 /// Restarts `image`, which must be refused in one line that contains all of `words`.
 fn refuses(place: &Place, image: &std::path::Path, words: &[&str]) {

@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 
 use common::maps::{self, Mapping};
-use common::{Program, Running, each_user};
+use common::{Place, Program, Running, User, each_user};
 
 /// The whole of an address space, without what is bound to differ.
 fn layout(run: &Running) -> Vec<Mapping> {
@@ -38,7 +38,7 @@ fn descriptors(run: &Running) -> Vec<(String, String)> {
 /// What else `/proc` shows of a process, apart from what counts or numbers it.
 fn appearance(run: &Running) -> Vec<String> {
     let of = |name: &str| format!("/proc/{}/{name}", run.pid);
-    let mut seen: Vec<String> = [
+    let files = [
         "cmdline",
         "environ",
         "comm",
@@ -47,11 +47,9 @@ fn appearance(run: &Running) -> Vec<String> {
         "coredump_filter",
         "oom_score_adj",
         "personality",
-    ]
-    .iter()
-    .map(|name| fs::read(of(name)).expect("a file of /proc"))
-    .map(|bytes| bytes.escape_ascii().to_string())
-    .collect();
+    ];
+    let text = |name| fs::read(of(name)).expect("a file of /proc").escape_ascii().to_string();
+    let mut seen: Vec<String> = files.map(|name| format!("{name}: {}", text(name))).into();
     for link in ["cwd", "root"] {
         seen.push(fs::read_link(of(link)).expect("a link").display().to_string());
     }
@@ -105,7 +103,9 @@ fn is_restored(program: &Program) {
         run.reads_stdin();
         compare(&before, &layout(&run));
         assert_eq!(descriptors(&run), open);
-        assert_eq!(appearance(&run), seen);
+        let now = appearance(&run);
+        let changes: Vec<_> = seen.iter().zip(&now).filter(|(then, now)| then != now).collect();
+        assert!(changes.is_empty(), "changed from, to: {changes:#?}");
         run.checkpoint();
         run.reads_stdin();
     }
@@ -136,6 +136,63 @@ shared = mmap.mmap(-1, 1 << 20); shared[5000] = 1
 print('ready', flush=True); input()
 ";
     each_user(|place| is_restored(&place.system("/usr/bin/python3").args(["-c", SCRIPT])));
+}
+
+/// Who may lock memory has it locked after the restart.
+#[test]
+fn of_a_program_that_has_locked_its_memory() {
+    const PROGRAM: &str = r#"
+#include <stdio.h>
+#include <sys/mman.h>
+int main(void) {
+    if (mlockall(MCL_CURRENT) < 0) perror("mlockall");
+    puts("ready"); fflush(stdout);
+    return getchar() == EOF;
+}
+"#;
+    let place = Place::new(User::everyone()[0]);
+    is_restored(&place.c("gcc", &[], "locked", PROGRAM));
+}
+
+/// All that a process can change of how it looks and how it is treated.
+#[test]
+fn of_a_program_that_is_not_as_it_was_started() {
+    const SCRIPT: &str = "
+import ctypes, os, resource, signal
+libc = ctypes.CDLL(None, use_errno=True)
+def tell(name, text): open('/proc/self/' + name, 'w').write(text)
+def prctl(*arguments): assert libc.prctl(*arguments, 0, 0, 0, 0) == 0, arguments
+tell('comm', 'another name'); tell('oom_score_adj', '500'); tell('coredump_filter', '0x3f')
+os.nice(3); os.umask(0o27); os.chdir('/usr'); os.sched_setaffinity(0, {0})
+os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 1 << 20))
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 60))
+assert libc.personality(0x0040000) >= 0
+SET_DEATH_SIGNAL, SET_TIMER_SLACK, SET_SUBREAPER, SET_NO_NEW_PRIVS, SET_THP_DISABLE = 1, 29, 36, 38, 41
+prctl(SET_DEATH_SIGNAL, signal.SIGUSR1); prctl(SET_TIMER_SLACK, 123456); prctl(SET_SUBREAPER, 1)
+prctl(SET_NO_NEW_PRIVS, 1); prctl(SET_THP_DISABLE, 1)
+IOPRIO_SET, IOPRIO_GET, IDLE = 251, 252, 3 << 13
+assert libc.syscall(IOPRIO_SET, 1, 0, IDLE) == 0
+print('ready', flush=True)
+GET_DEATH_SIGNAL, GET_SUBREAPER, GET_TIMER_SLACK = 2, 37, 30
+while True:
+    input()
+    number = ctypes.c_int()
+    prctl(GET_DEATH_SIGNAL, ctypes.byref(number)); death = number.value
+    prctl(GET_SUBREAPER, ctypes.byref(number)); subreaper = number.value
+    print(death, subreaper, libc.prctl(GET_TIMER_SLACK, 0, 0, 0, 0),
+          libc.syscall(IOPRIO_GET, 1, 0) == IDLE, os.sched_getscheduler(0), flush=True)
+";
+    const ANSWER: &str = "10 1 123456 True 3";
+    each_user(|place| {
+        let program = place.system("/usr/bin/python3").args(["-c", SCRIPT]);
+        is_restored(&program);
+        let mut run = program.restart(&program.image);
+        for _ in 0..2 {
+            run.send("");
+            run.expect(ANSWER);
+        }
+    });
 }
 
 #[test]

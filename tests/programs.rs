@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, Program, each_user, killed_by};
+use common::{Place, Program, Stream, each_user, killed_by};
 
 /// A program that writes line after line, reads one line of its standard input at the *gate*, and
 /// then writes more. So a checkpoint can strike it at work and can never come too late.
@@ -203,6 +203,55 @@ BEGIN { steps(0, 60); getline; steps(60, 80); print $0, length(text); for (i in 
         let program = place.system("/usr/bin/mawk").args([SCRIPT]);
         Job { program, lines_before_gate: 60 }.survives();
     });
+}
+
+/// A program that reads the file `input` and writes the file `output`, struck when it has read a
+/// part of the one, and killed when it has read more.
+fn filter(command: &str, arguments: &[&str], input: &[u8]) {
+    each_user(|place| {
+        let input_file = place.file("input", input);
+        let bare = place.system(command).args(arguments).stdin(Stream::File(input_file));
+        bare.clone().into_file("undisturbed").start_bare().ends_well();
+
+        let program = bare.into_file("output");
+        let mut first = program.start();
+        first.has_read(input.len() as u64 / 4);
+        let image = first.checkpoint();
+        first.has_read(input.len() as u64 / 2);
+        first.kill();
+        program.restart(&image).ends_well();
+        assert!(place.text("output") == place.text("undisturbed"), "{command}");
+    });
+}
+
+/// Something to read that can be compressed, but not much.
+fn words(lines: u64) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut line = |number| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        format!("{} {number}\n", state >> 40)
+    };
+    (0..lines).map(&mut line).collect::<String>().into_bytes()
+}
+
+#[test]
+fn gzip() {
+    filter("/bin/gzip", &["-9"], &words(300_000));
+}
+
+#[test]
+fn bzip2() {
+    filter("/bin/bzip2", &[], &words(300_000));
+}
+
+#[test]
+fn sha512sum() {
+    filter("/usr/bin/sha512sum", &[], &words(4_000_000));
+}
+
+#[test]
+fn sort() {
+    filter("/usr/bin/sort", &["--parallel=1", "-n", "-k", "1"], &words(1_000_000));
 }
 
 /// What is said to sqlite3 before the checkpoint, and after it.

@@ -5,6 +5,8 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 use common::{Place, Program, Running, User, Watch, each_user};
 
@@ -215,6 +217,72 @@ fn the_image_of_another_living_process_is_not_overwritten() {
         other.kill();
         restarted.checkpoint();
         restarted.quit();
+    });
+}
+
+/// Whatever else bears the name of the image, or is what `CKPT_FILE` says by mistake, stays.
+#[test]
+fn what_is_no_image_is_not_overwritten() {
+    each_user(|place| {
+        let make = |tool: &str, arguments: &[&str]| {
+            let done = Command::new(tool).arg(place.path("mycheckpoint")).args(arguments).status();
+            done.expect("making what is in the way").success()
+        };
+        let mut obstacles: Vec<(&str, &[&str])> = vec![("mkdir", &[]), ("mkfifo", &["-m", "666"])];
+        if place.user == User::Root {
+            obstacles.push(("mknod", &["c", "1", "3"])); // as /dev/null
+        }
+        let kind = || fs::symlink_metadata(place.path("mycheckpoint")).expect("it").file_type();
+        for (tool, arguments) in obstacles {
+            println!("{tool}");
+            if !make(tool, arguments) {
+                println!("skipped: {tool} is not allowed here");
+                continue;
+            }
+            let before = kind();
+            let mut run = started(&place.target("recursion"));
+            run.refuses(&["mycheckpoint"]);
+            assert_eq!(kind(), before);
+            run.check();
+            run.quit();
+            run_tool("rm", &["-r"], &place.path("mycheckpoint"));
+        }
+        place.file("mycheckpoint", "the only copy of a novel\n");
+        let mut run = started(&place.target("recursion"));
+        run.refuses(&["mycheckpoint"]);
+        assert_eq!(place.text("mycheckpoint"), "the only copy of a novel\n");
+        run.quit();
+    });
+}
+
+fn run_tool(tool: &str, arguments: &[&str], path: &Path) {
+    common::place::run(Command::new(tool).args(arguments).arg(path));
+}
+
+/// A signal that the program blocks for a while is heard when it no longer does.
+#[test]
+fn a_signal_that_is_blocked_for_a_while() {
+    const SCRIPT: &str = "
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]); print('ready', flush=True)
+for line in sys.stdin:
+    if line == 'unblock\\n': signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
+    print('ok', flush=True)
+";
+    each_user(|place| {
+        let program = place.system("/usr/bin/python3").args(["-c", SCRIPT]);
+        let mut run = started(&program);
+        let images = Watch::renames(&place.path(""));
+        run.signal(libc::SIGUSR2);
+        run.check();
+        assert!(images.names().is_empty());
+        run.send("unblock");
+        run.answer(&images).expect("the image");
+        run.expect("ok");
+        run.kill();
+        let mut run = program.restart(&program.image);
+        run.expect("ok");
+        run.check();
     });
 }
 

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Place, Program, Running, each_user};
+use common::{Place, Program, Running, User, each_user};
 
 /// Python that has mapped the file `data` privately, has changed one page of it, and prints both
 /// pages when asked.
@@ -37,10 +37,7 @@ fn checkpointed(program: &Program) {
 /// What `mapping_python` answers.
 fn answer(run: &mut Running) -> String {
     run.send("");
-    let line = run.line();
-    run.close_input();
-    run.ends_well();
-    line
+    run.line()
 }
 
 /// `restart-static` must refuse, in one line that contains all of `words`.
@@ -185,6 +182,33 @@ fn an_open_file_is_longer_or_shorter() {
     });
 }
 
+/// As batch systems do it: both streams append to one log.
+#[test]
+fn one_log_of_both_streams() {
+    const SCRIPT: &str = "
+import sys
+for n in range(200):
+    print(n, file=[sys.stdout, sys.stderr][n % 2], flush=True)
+    if n == 100: input()
+";
+    each_user(|place| {
+        let log = place.file("log", "from before\n");
+        let open = ["-c", "exec >> log 2>&1; exec \"$0\" \"$@\""];
+        let program = place.system("/usr/bin/python3").args(["-c", SCRIPT]);
+        let mut run = program.clone().wrapped("/bin/bash", &open).start();
+        run.lines_in(&log, 1 + 5);
+        run.checkpoint();
+        run.lines_in(&log, 1 + 101);
+        run.kill();
+        fs::write(&log, place.text("log") + "from after\n").expect("writing");
+        let mut run = program.restart(&program.image);
+        run.send("");
+        run.ends_well();
+        let numbers: String = (0..200).map(|n| format!("{n}\n")).collect();
+        assert_eq!(place.text("log"), format!("from before\n{numbers}"));
+    });
+}
+
 #[test]
 fn its_directory_is_gone() {
     each_user(|place| {
@@ -235,4 +259,165 @@ fn twins() {
         }
         twins[0].check();
     });
+}
+
+/// Descriptors that `restart-static` happens to be started with do not become the program's.
+#[test]
+fn descriptors_of_the_caller() {
+    each_user(|place| {
+        let program = place.system("/bin/cat");
+        let mut run = program.start();
+        run.reads_stdin();
+        let image = run.checkpoint();
+        run.reads_stdin();
+        let count = run.descriptors();
+        run.kill();
+        let caller = ["-c", "exec 3</dev/null 7</etc/passwd 60>&1; exec \"$0\" \"$@\""];
+        let mut run = program.clone().wrapped("/bin/bash", &caller).restart(&image);
+        run.reads_stdin();
+        assert_eq!(run.descriptors(), count);
+        // So the next checkpoint is not refused for what is not the program's.
+        run.checkpoint();
+    });
+}
+
+/// A standard stream that `restart-static` has not got, the program has not got either.
+#[test]
+fn standard_streams_that_are_closed() {
+    each_user(|place| {
+        let program = place.system("/bin/bash").args(["-c", "echo ready; read x; exit 7"]);
+        checkpointed(&program);
+        for streams in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+            let script = format!("exec \"$0\" \"$@\" {streams}");
+            let mut run =
+                program.clone().wrapped("/bin/bash", &["-c", &script]).restart(&program.image);
+            run.close_input();
+            let status = run.wait();
+            assert_eq!(status.code(), Some(7), "{streams}: {status}\n{}", run.errors());
+        }
+    });
+}
+
+/// With less memory than the program needs there is no restart; and no half of one.
+#[test]
+fn too_little_memory() {
+    each_user(|place| {
+        let program = place.target("recursion");
+        checkpointed(&program);
+        for kilobytes in [100, 1000, 5000, 20_000] {
+            let script = format!("ulimit -v {kilobytes}; exec \"$0\" \"$@\"");
+            let mut run =
+                program.clone().wrapped("/bin/bash", &["-c", &script]).restart(&program.image);
+            run.close_input();
+            let status = run.wait();
+            let errors = run.errors();
+            let killed = status.code().is_none() && kilobytes < 1000; // by the kernel, in execve
+            assert!(killed || status.code() == Some(125), "{kilobytes}: {status}\n{errors}");
+            assert!(killed || errors.lines().count() == 1, "{kilobytes}: {errors}");
+            assert_eq!(run.all_output(), "");
+        }
+    });
+}
+
+/// Hard limits that are lower than the program's were cannot be raised again by an ordinary user.
+#[test]
+fn lower_limits() {
+    each_user(|place| {
+        let program = place.target("recursion");
+        checkpointed(&program);
+        let script = "ulimit -n 100 -c 0 -f 100000; exec \"$0\" \"$@\"";
+        let mut run = program.clone().wrapped("/bin/bash", &["-c", script]).restart(&program.image);
+        run.send("check\nquit");
+        let status = run.wait();
+        match status.code() {
+            Some(0) => assert_eq!(run.all_output(), "ok\ndone\n"),
+            _ => {
+                assert_eq!(
+                    (status.code(), &*run.all_output()),
+                    (Some(125), ""),
+                    "{}",
+                    run.errors()
+                );
+                assert_eq!(run.errors().lines().count(), 1, "{}", run.errors());
+            }
+        }
+    });
+}
+
+/// Memory of a file that has been deleted before the checkpoint is stored with all its contents, if
+/// it is the program's own. If it is shared with whoever else has the file, it is refused.
+#[test]
+fn mapped_files_deleted_before() {
+    const SCRIPT: &str = "
+import mmap, os, sys
+file = open('data', 'r+b')
+data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS)
+os.unlink('data'); os.closerange(3, 100)
+data[0:5] = b'mine!'
+print('ready', flush=True)
+for line in sys.stdin: print(data[0:5].decode(), data[8192:8197].decode(), flush=True)
+";
+    each_user(|place| {
+        let program = |access| {
+            place.file("data", b"file.".repeat(10000));
+            let script = SCRIPT.replace("ACCESS)", access);
+            place.system("/usr/bin/python3").args(["-c", &script])
+        };
+        let private = program("ACCESS_COPY)");
+        checkpointed(&private);
+        assert_eq!(answer(&mut private.restart(&private.image)), "mine! le.fi");
+
+        let mut run = program("ACCESS_WRITE)").start();
+        run.expect("ready");
+        run.refuses(&["shared", "data"]);
+        assert_eq!(answer(&mut run), "mine! le.fi");
+    });
+}
+
+/// A program whose directory is deleted before the checkpoint is refused, or restarted; not more.
+#[test]
+fn its_directory_was_gone_before() {
+    const SCRIPT: &str = "
+import os, sys
+os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')
+print('ready', flush=True)
+for line in sys.stdin: print('ok', flush=True)
+";
+    each_user(|place| {
+        let mut run = place.system("/usr/bin/python3").args(["-c", SCRIPT]).start();
+        run.expect("ready");
+        run.refuses(&["directory"]);
+        run.check();
+    });
+}
+
+/// Who has given up root's rights does not get them back by a restart.
+#[test]
+fn rights_given_up() {
+    const SCRIPT: &str = "
+import os, sys
+os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+print('ready', flush=True)
+for line in sys.stdin: print(os.getresuid(), os.getresgid(), os.getgroups(), flush=True)
+";
+    if User::everyone()[0] != User::Root {
+        println!("skipped: only root has rights to give up");
+        return;
+    }
+    let place = Place::new(User::Root);
+    place.mode("", 0o777);
+    let program = place.system("/usr/bin/python3").args(["-c", SCRIPT]);
+    let mut run = program.start();
+    run.expect("ready");
+    run.reads_stdin();
+    if let Err(refusal) = run.ask() {
+        println!("refused: {refusal}");
+        return;
+    }
+    run.kill();
+    let mut run = program.restart(&program.image);
+    run.send("");
+    run.expect("(65534, 65534, 65534) (65534, 65534, 65534) []");
+    run.close_input();
+    run.ends_well();
 }

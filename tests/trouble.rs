@@ -100,6 +100,61 @@ fn a_signal_while_the_image_is_written() {
     });
 }
 
+/// Signals that come while the program is being restored wait until it is there, and are its own.
+#[test]
+fn a_storm_of_signals_while_it_is_restarted() {
+    /// From its first instruction on; later `restart-static` sees to it by itself.
+    fn block_the_signal() -> io::Result<()> {
+        // SAFETY: a signal set is plain numbers, and these calls fill it in and read it.
+        unsafe {
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, libc::SIGUSR2);
+            libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        }
+        Ok(())
+    }
+    each_user(|place| {
+        let program = place.target("mappings").args([place.directory("files")]);
+        let mut run = started(&program);
+        run.reads_stdin();
+        run.checkpoint();
+        run.kill();
+        for _ in 0..10 {
+            let mut run = program.clone().before(block_the_signal).restart(&program.image);
+            for _ in 0..1000 {
+                run.signal(libc::SIGUSR2);
+                thread::yield_now();
+            }
+            run.reads_stdin();
+            run.check();
+            run.reads_stdin();
+            run.checkpoint();
+            run.kill();
+            assert_eq!(run.errors(), "");
+        }
+    });
+}
+
+/// Whoever is killed in the midst of writing leaves the image before that one, whole.
+#[test]
+fn killed_while_the_image_is_written() {
+    each_user(|place| {
+        let program = large(place);
+        let mut run = started(&program);
+        run.reads_stdin();
+        run.checkpoint();
+        run.reads_stdin();
+        let begun = Watch::creations(&place.path(""));
+        run.signal(libc::SIGUSR2);
+        run.until("for the file it writes to", Some(&begun), |_| {
+            (!begun.names().is_empty()).then_some(())
+        });
+        run.kill();
+        is_good(&program);
+    });
+}
+
 /// With an image written, `spoil`s the next one, which must fail with `words`; and the one after
 /// that too.
 fn survives(program: &Program, spoil: impl FnOnce(&Running), words: &[&str]) {

@@ -663,27 +663,30 @@ pub fn request_features(state: &CpuState) {
 pub struct WeakSymbols {
     /// `ptrdiff_t __rseq_offset`: the rseq area from the thread pointer (glibc 2.35).
     pub rseq_offset: *const isize,
-    /// `gnu_get_libc_version`: there in every glibc.
-    pub gnu_get_libc_version: *const u8,
+    /// `__libc_stack_end`: there in every program with glibc, for whose start-up code it is, linked
+    /// statically too, where `gnu_get_libc_version` is left out unless the program calls it.
+    pub libc_stack_end: *const u8,
 }
 
 impl WeakSymbols {
-    /// Looks them up, by way of the global offset table that the dynamic loader has filled.
+    /// Looks them up, by way of the global offset table, which the dynamic loader has filled or,
+    /// in a static program, the linker.
     pub fn find() -> Self {
-        let (rseq_offset, gnu_get_libc_version);
-        // SAFETY: reads two entries of the global offset table.
+        let (rseq_offset, libc_stack_end);
+        // SAFETY: reads two entries of the global offset table; the linker may put the addresses into
+        // the instructions instead.
         unsafe {
             asm!(
                 ".weak __rseq_offset",
-                ".weak gnu_get_libc_version",
+                ".weak __libc_stack_end",
                 "mov {}, [rip + __rseq_offset@GOTPCREL]",
-                "mov {}, [rip + gnu_get_libc_version@GOTPCREL]",
+                "mov {}, [rip + __libc_stack_end@GOTPCREL]",
                 out(reg) rseq_offset,
-                out(reg) gnu_get_libc_version,
+                out(reg) libc_stack_end,
                 options(nostack, preserves_flags, readonly),
             );
         }
-        Self { rseq_offset, gnu_get_libc_version }
+        Self { rseq_offset, libc_stack_end }
     }
 }
 

@@ -6,12 +6,11 @@ use ckpt_sys::Escaped;
 
 use crate::config::config;
 use crate::handler::Request;
-use crate::limits::RaisedLimits;
 use crate::pages::PageMap;
 use crate::report::{Failure, OrReport};
 use crate::scratch::Buffers;
 use crate::writer::{self, Contents};
-use crate::{files, memory, process, refuse, report, segments, signals, thread, timers};
+use crate::{files, limits, memory, process, refuse, report, segments, signals, thread, timers};
 
 /// Takes a checkpoint, on the private stack. `request` is a [`Request`].
 ///
@@ -23,14 +22,19 @@ pub unsafe extern "C" fn run(request: *mut u8) -> u64 {
     // SAFETY: the handler passes a request that it keeps; the scratch memory is free.
     let (request, buffers) = unsafe { (&*request.cast::<Request>(), scratch.buffers()) };
     writer::set_target();
+    limits::raise();
     if let Ok(length) = checkpoint(request, buffers)
         && config().verbose
     {
         let file = Escaped(writer::target());
         report::line(format_args!("{file}: written, {length} bytes"));
     }
-    // SAFETY: the buffers are no longer used.
-    unsafe { scratch.release() };
+    limits::put_back();
+    // SAFETY: the buffers that were given out are no longer used.
+    unsafe {
+        timers::restart_interval(scratch.buffers().text);
+        scratch.release();
+    }
     outcome::SAVED
 }
 
@@ -40,7 +44,6 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
     let Buffers { text, pagemap, pages, mappings: room, notes, headers, checksums } = buffers;
     // SAFETY: the kernel has put it on the program's stack, and nobody changes it.
     let frame = unsafe { &*request.frame };
-    let limits = RaisedLimits::raise();
     refuse::check(text)?;
     writer::check_target()?;
 
@@ -51,11 +54,13 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
     memory::capture(&mut notes, mappings)?;
     thread::capture(&mut notes, request, text)?;
     signals::capture_dispositions(&mut notes)?;
-    let room = bytemuck::cast_slice_mut(headers);
-    signals::capture_pending(&mut notes, frame, config().signal, text, room)?;
-    timers::capture(&mut notes, text)?;
+    let taken = signals::take(bytemuck::cast_slice_mut(headers), text);
+    let captured = timers::capture(&mut notes, text, taken)
+        .and_then(|()| signals::capture_pending(&mut notes, frame, taken));
+    signals::put_back(taken)?;
+    captured?;
     files::capture(&mut notes, text)?;
-    process::capture_attributes(&mut notes, &limits)?;
+    process::capture_attributes(&mut notes, text)?;
 
     let page_map =
         PageMap::open(config().page_size).or_report(format_args!("opening /proc/self/pagemap"))?;

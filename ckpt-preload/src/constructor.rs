@@ -4,7 +4,8 @@ use core::ffi::CStr;
 use core::fmt::Write;
 
 use ckpt_arch::{Context, outcome, save_context_then};
-use ckpt_sys::{Errno, Line, call, proc};
+use ckpt_sys::call::{self, ALL_SIGNALS};
+use ckpt_sys::{Errno, Line, proc, signal_name};
 use linux_raw_sys::auxvec::AT_PAGESZ;
 
 use crate::config::{Config, Unusable, config_mut, for_each_variable};
@@ -15,37 +16,43 @@ use crate::{handler, report, timers};
 /// Makes the process ready to be checkpointed; or says in one line why it cannot be, and leaves it
 /// as it was.
 pub extern "C" fn construct() {
-    let mut context = Context::default();
+    // A signal must find the library ready or not there; and none may come of a line that it writes.
+    let mask = call::set_signal_mask(ALL_SIGNALS).unwrap_or(0);
     match Scratch::map() {
-        Ok(scratch) => {
-            // SAFETY: nobody uses the configuration and the scratch memory yet; `prepare` does not
-            // unwind.
-            unsafe {
-                config_mut().scratch = scratch;
-                handler::set_way_out(&raw mut context);
-                save_context_then(
-                    &raw mut context,
-                    scratch.stack_top(),
-                    prepare,
-                    core::ptr::null_mut(),
-                );
-                scratch.release();
-            }
-        }
+        Ok(scratch) => begin(scratch),
         Err(errno) => {
             not_active(format_args!("no memory to work in: {errno}"));
         }
     }
+    let _ = call::set_signal_mask(mask);
 }
 
-/// [`construct`], on the private stack.
+/// [`construct`], with memory to work in.
+fn begin(scratch: Scratch) {
+    let mut context = Context::default();
+    // SAFETY: nobody uses the configuration and the scratch memory yet; `prepare` does not unwind.
+    unsafe {
+        config_mut().scratch = scratch;
+        handler::set_way_out(&raw mut context);
+        let outcome = save_context_then(
+            &raw mut context,
+            scratch.stack_top(),
+            prepare,
+            core::ptr::null_mut(),
+        );
+        if outcome == outcome::SAVED {
+            scratch.release();
+        } else {
+            scratch.unmap();
+        }
+    }
+}
+
+/// [`begin`], on the private stack.
 unsafe extern "C" fn prepare(_: *mut u8) -> u64 {
     // SAFETY: this is the constructor, and it calls nothing that takes another reference.
     let config = unsafe { config_mut() };
-    if configure(config).is_ok() {
-        handler::install(config);
-    }
-    outcome::SAVED
+    if configure(config).is_ok() { outcome::SAVED } else { outcome::FAILED }
 }
 
 /// The library stays out of this process; the line that says why has been written.
@@ -72,12 +79,16 @@ fn configure(config: &mut Config) -> Result<(), NotActive> {
     });
     environment.map_err(|errno| not_active(format_args!("reading /proc/self/environ: {errno}")))?;
     result.map_err(|Unusable(name, usable)| not_active(format_args!("{name} must be {usable}")))?;
+    let own_file = config.file().windows(2).any(|pair| pair == b"%p");
+    if config.interval != 0 && !own_file && parent_is_checkpointed(buffers.notes) {
+        config.interval = 0;
+    }
+    let signal = signal_name(config.signal);
+    handler::install(config)
+        .map_err(|errno| not_active(format_args!("no handler for {signal}: {errno}")))?;
     if config.interval != 0 {
-        let own_file = config.file().windows(2).any(|pair| pair == b"%p");
-        if own_file || !parent_is_checkpointed(buffers.notes) {
-            timers::start_interval(config.interval, config.signal)
-                .map_err(|errno| not_active(format_args!("no timer for CKPT_INTERVAL: {errno}")))?;
-        }
+        timers::start_interval(config.interval, config.signal)
+            .map_err(|errno| not_active(format_args!("no timer for CKPT_INTERVAL: {errno}")))?;
     }
     Ok(())
 }

@@ -8,7 +8,9 @@ use ckpt_image::record::{self, Descriptor, all_with_tails, descriptor, kind};
 use ckpt_sys::call::{self, Fd};
 use ckpt_sys::lines::number;
 use ckpt_sys::{Escaped, Line, proc};
-use linux_raw_sys::general::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK, stat};
+use linux_raw_sys::general::{
+    O_CLOEXEC, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK, stat,
+};
 
 use crate::config::PATH;
 use crate::report::{Failure, OrReport, not_written};
@@ -48,7 +50,11 @@ fn capture_one(notes: &mut NoteWriter<'_>, fd: Fd, text: &mut [u8]) -> Result<()
         reserved: 0,
     };
     descriptor.shares = shares_with(notes, &descriptor);
-    descriptor.kind = match kind_of(fd, &status, path) {
+    let kind = kind_of(fd, &status, path).and_then(|kind| {
+        let found = descriptor.shares != fd.0 || is_under_its_name(&status, path);
+        if found { Ok(kind) } else { Err("a file that is no longer under its name") }
+    });
+    descriptor.kind = match kind {
         Ok(kind) => kind,
         // A standard stream becomes that of the restart, which may have three where the program had
         // one terminal; and so do its duplicates.
@@ -90,10 +96,20 @@ fn shares_with(notes: &NoteWriter<'_>, new: &Descriptor) -> i32 {
         .filter(|other| (other.device, other.inode) == (new.device, new.inode))
         .find(|other| {
             // Without kcmp(2) two that look the same are taken for the same.
-            call::same_open_file(pid, Fd(other.fd), Fd(new.fd))
-                .unwrap_or(other.offset == new.offset)
+            call::same_open_file(pid, Fd(other.fd), Fd(new.fd)).unwrap_or(
+                other.offset == new.offset && (other.flags ^ new.flags) & !O_CLOEXEC == 0,
+            )
         })
         .map_or(new.fd, |other| other.fd)
+}
+
+/// Whether the file of a descriptor can be opened again by its path.
+fn is_under_its_name(status: &stat, path: &[u8]) -> bool {
+    let mut name = Line::<{ PATH + 1 }>::new();
+    name.push(path);
+    name.push(b"\0");
+    call::stat(as_path(&name))
+        .is_ok_and(|there| (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino))
 }
 
 /// How a descriptor is restored, or what it is if it cannot be.

@@ -5,17 +5,17 @@
 //! one call to leave for the private stack.
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed};
 
 use ckpt_arch::{Context, SignalFrame, outcome, restore_context, save_context_then, signal_return};
+use ckpt_sys::Errno;
 use ckpt_sys::call::{self, ALL_SIGNALS};
-use ckpt_sys::signal_name;
 use linux_raw_sys::general::{
     SA_ONSTACK, SA_RESTART, SA_RESTORER, SA_SIGINFO, kernel_sigaction, kernel_sigset_t, siginfo_t,
 };
 
 use crate::config::{Config, config};
-use crate::{checkpoint, report};
+use crate::{checkpoint, limits};
 
 /// What the handler was called with.
 pub struct Request {
@@ -42,8 +42,8 @@ pub fn give_up() -> ! {
     unsafe { restore_context(WAY_OUT.load(Relaxed), outcome::FAILED) }
 }
 
-/// Installs the handler. All signals are blocked while it runs.
-pub fn install(config: &Config) {
+/// Installs the handler, and says whether that went well. All signals are blocked while it runs.
+pub fn install(config: &Config) -> Result<(), Errno> {
     let handler = handle as unsafe extern "C" fn(i32, *const siginfo_t, *const SignalFrame);
     let action = kernel_sigaction {
         // SAFETY: both are addresses of functions; SA_SIGINFO tells the kernel of the arguments.
@@ -58,23 +58,41 @@ pub fn install(config: &Config) {
         sa_mask: kernel_sigset_t { sig: [ALL_SIGNALS] },
     };
     // SAFETY: the handler is one, and ends in the trampoline.
-    if let Err(errno) = unsafe { call::sigaction(config.signal, Some(&action)) } {
-        let signal = signal_name(config.signal);
-        report::line(format_args!("not active: no handler for {signal}: {errno}"));
+    unsafe { call::sigaction(config.signal, Some(&action)) }.map(drop)
+}
+
+/// The thread that is on the private stack, or 0.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// Whether the calling thread may use the private stack. If another one is on it, that checkpoint
+/// serves this request, too. If that thread is none of this process's, it is a fork's parent.
+fn enter() -> bool {
+    let own = call::gettid();
+    match OWNER.compare_exchange(0, own, Relaxed, Relaxed) {
+        Ok(_) => true,
+        Err(owner) if call::thread_exists(call::getpid(), owner) => false,
+        Err(owner) => OWNER.compare_exchange(owner, own, Relaxed, Relaxed).is_ok(),
     }
 }
 
 /// The handler.
 unsafe extern "C" fn handle(_: i32, info: *const siginfo_t, frame: *const SignalFrame) {
+    if !enter() {
+        return;
+    }
     let mut context = Context::default();
     let mut request = Request { info, frame, context: &raw const context };
     let stack_top = config().scratch.stack_top();
     set_way_out(&raw mut context);
-    // SAFETY: the private stack is free: the signal is blocked while it is in use, and there is one
-    // thread. `checkpoint::run` does not unwind.
-    unsafe {
-        save_context_then(&raw mut context, stack_top, checkpoint::run, (&raw mut request).cast());
-    }
+    // SAFETY: the private stack is this thread's, in which the signal is blocked as long as it is in
+    // use. `checkpoint::run` does not unwind.
+    let outcome = unsafe {
+        save_context_then(&raw mut context, stack_top, checkpoint::run, (&raw mut request).cast())
+    };
     // Here the process may be another one. Whatever is to be put right then, restart-static has
     // done; what is left is to return into the program.
+    if outcome == outcome::FAILED {
+        limits::put_back();
+    }
+    OWNER.store(0, Relaxed);
 }

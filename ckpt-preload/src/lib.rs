@@ -43,6 +43,9 @@ mod writer;
 
 /// Makes the dynamic loader call the constructor before `main`. The arguments that glibc passes
 /// are not relied on, since musl passes none.
+///
+/// In a program that is linked statically, the linker has nothing to call it for; there this entry
+/// has a name, `ckpt_constructor`, by which the linker is asked for it (build/static_library.rs).
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = constructor::construct;

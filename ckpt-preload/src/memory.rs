@@ -22,10 +22,17 @@ pub fn list<'r>(room: &'r mut [u8], text: &mut [u8]) -> Result<&'r mut [u8], Fai
     let mut table = NoteWriter::new(room);
     table.begin(record::NAME, kind::MAPPINGS)?;
     maps::for_each_in_detail(c"/proc/self/smaps", text, |found, details| {
-        let mut buffer = [0; PATH + DELETED.len()];
+        // With room for the NUL that ends a path.
+        let mut buffer = [0; PATH + DELETED.len() + 1];
         let mut length = 0;
-        for (slot, byte) in buffer.iter_mut().zip(Unescaped(found.name).bytes()) {
-            *slot = byte;
+        for byte in Unescaped(found.name).bytes() {
+            if length == buffer.len() - 1 {
+                return Err(not_written(format_args!(
+                    "the name of the mapping at {:x} is too long",
+                    found.start
+                )));
+            }
+            buffer[length] = byte;
             length += 1;
         }
         if let Some((record, name)) = describe(found, details, &mut buffer, length)? {
@@ -47,8 +54,14 @@ fn describe<'n>(
     buffer: &'n mut [u8],
     length: usize,
 ) -> Result<Option<(Mapping, &'n [u8])>, Failure> {
-    if found.start >= ADDRESS_END {
-        return Ok(None); // [vsyscall]: the same in every process
+    if found.name == b"[vsyscall]" {
+        return Ok(None); // the kernel's, and the same in every process
+    }
+    if found.end > ADDRESS_END {
+        return Err(not_written(format_args!(
+            "the mapping at {:x} is higher than programs usually have any",
+            found.start
+        )));
     }
     let flags = VmFlags::from_text(details.flags);
     let bit = |set, bit| if set { bit } else { 0 };
@@ -69,7 +82,7 @@ fn describe<'n>(
         kind: mapping::ANONYMOUS,
         stored: mapping::STORED_NOTHING,
         name_length: 0,
-        reserved: 0,
+        swapped: u32::from(details.swapped > 0),
     };
     refuse_by_flags(found, details, flags)?;
 

@@ -6,7 +6,8 @@ use ckpt_image::record::{
     self, Attributes, Mapping, PRCTLS, Process, all_with_tails, kind, mapping,
 };
 use ckpt_image::{NoteWriter, VERSION};
-use ckpt_sys::proc::Stat;
+use ckpt_sys::lines::number;
+use ckpt_sys::proc::{CORE_DUMP_FILTER, OOM_SCORE_ADJUSTMENT, Stat};
 use ckpt_sys::{call, proc};
 use linux_raw_sys::auxvec::AT_ENTRY;
 use linux_raw_sys::elf_uapi::{NT_AUXV, NT_FILE, NT_PRPSINFO, NT_PRSTATUS, NT_SIGINFO};
@@ -16,7 +17,7 @@ use linux_raw_sys::prctl::PR_GET_NAME;
 use crate::config::{PATH, config};
 use crate::constructor::auxiliary;
 use crate::handler::Request;
-use crate::limits::RaisedLimits;
+use crate::limits;
 use crate::report::{Failure, OrReport};
 
 /// The name of the standard notes.
@@ -182,8 +183,8 @@ pub fn capture_identity(
         group,
         start_time: stat.field(Stat::START_TIME),
         boot_id: proc::boot_id(),
-        taken_at: call::clock(CLOCK_REALTIME),
-        monotonic: call::clock(CLOCK_MONOTONIC),
+        taken_at: call::clock(CLOCK_REALTIME as i32),
+        monotonic: call::clock(CLOCK_MONOTONIC as i32),
         ..Zeroable::zeroed()
     };
     if let Ok(names) = call::uname() {
@@ -220,22 +221,22 @@ fn copy_name(into: &mut [u8; 64], name: &[core::ffi::c_char; 65]) {
 }
 
 /// Notes limits, priorities and the rest.
-pub fn capture_attributes(
-    notes: &mut NoteWriter<'_>,
-    limits: &RaisedLimits,
-) -> Result<(), Failure> {
+pub fn capture_attributes(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result<(), Failure> {
+    let status = proc::read_file(c"/proc/self/status", text)
+        .or_report(format_args!("reading /proc/self/status"))?;
+    let umask = proc::value_of(status, b"Umask").and_then(|value| number(value, 8));
     let mut attributes = Attributes {
         nice: call::nice().or_report(format_args!("asking for the nice value"))?,
-        umask: call::umask(0o077),
+        umask: umask.map_or_else(current_umask, |umask| umask as u32),
         io_priority: call::io_priority().unwrap_or(0),
         personality: call::personality(u32::MAX).unwrap_or(0),
+        core_dump_filter: proc::read_number(CORE_DUMP_FILTER, 16).unwrap_or(0) as u32,
+        oom_score_adjustment: proc::read_number(OOM_SCORE_ADJUSTMENT, 10).unwrap_or(0) as i32,
         name: name(),
         ..Zeroable::zeroed()
     };
-    call::umask(attributes.umask);
     for (resource, limit) in (0..RLIM_NLIMITS).zip(&mut attributes.limits) {
-        let rlimit64 { rlim_cur, rlim_max } = limits
-            .of_program(resource)
+        let rlimit64 { rlim_cur, rlim_max } = limits::of_program(resource)
             .or_report(format_args!("asking for resource limit {resource}"))?;
         *limit = [rlim_cur, rlim_max];
     }
@@ -258,4 +259,12 @@ pub fn capture_attributes(
     notes.push(directory)?;
     notes.end()?;
     Ok(())
+}
+
+/// The umask, where `/proc` does not tell it (before Linux 4.7): it can only be asked for by setting
+/// it.
+fn current_umask() -> u32 {
+    let umask = call::umask(0o077);
+    call::umask(umask);
+    umask
 }

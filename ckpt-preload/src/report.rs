@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use ckpt_image::Full;
 use ckpt_sys::call::{self, STDERR};
 use ckpt_sys::{Errno, Escaped, Line};
-use linux_raw_sys::general::SIGPIPE;
+use linux_raw_sys::general::{SIGPIPE, SIGXFSZ};
 
 /// Why there is no image.
 pub enum Failure {
@@ -49,9 +49,10 @@ pub fn not_written(why: fmt::Arguments<'_>) -> Failure {
 }
 
 /// Writes `ckpt: `, `text` and a newline to standard error; unless that would block, since nobody
-/// may be reading, and without leaving a SIGPIPE behind, since that would kill the program.
+/// may be reading. All signals are blocked; one that comes of the writing, as nobody reads or the
+/// file may not become longer, is taken back, since it would kill the program.
 pub fn line(text: fmt::Arguments<'_>) {
-    const PIPE: u64 = 1 << (SIGPIPE - 1);
+    const OF_WRITING: u64 = 1 << (SIGPIPE - 1) | 1 << (SIGXFSZ - 1);
     if !call::is_writable(STDERR) {
         return;
     }
@@ -59,7 +60,8 @@ pub fn line(text: fmt::Arguments<'_>) {
     let _ = write!(line, "ckpt: {text}");
     let pending_before = crate::signals::pending();
     line.write_to(STDERR);
-    if (crate::signals::pending() & !pending_before) & PIPE != 0 {
-        call::take_pending(PIPE);
+    let new = crate::signals::pending() & !pending_before & OF_WRITING;
+    if new != 0 {
+        call::take_pending(new);
     }
 }

@@ -121,6 +121,21 @@ impl Scratch {
         }
     }
 
+    /// Unmaps it.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses it.
+    pub unsafe fn unmap(self) {
+        // SAFETY: the caller's contract.
+        let _ = unsafe { call::munmap(self.base as u64, SIZE as u64) };
+    }
+
+    /// The pages that no access may reach.
+    pub fn guard(self) -> (u64, u64) {
+        (self.base as u64, (self.base + GUARD) as u64)
+    }
+
     /// Gives the memory of the buffers back to the kernel.
     ///
     /// # Safety

@@ -12,7 +12,7 @@
 //! close together become one: a few pages of zeros between them cost less than a segment.
 
 use ckpt_image::record::{self, Mapping, all_with_tails, mapping};
-use ckpt_image::{NoteWriter, ProgramHeader};
+use ckpt_image::{NoteWriter, ProgramHeader, VmFlags};
 use ckpt_sys::Errno;
 use linux_raw_sys::general::{PROT_EXEC, PROT_READ, PROT_WRITE};
 
@@ -79,7 +79,10 @@ impl Segments<'_> {
             if [mapping::SCRATCH, mapping::VVAR].contains(&record.kind) {
                 continue;
             }
-            let close = if record.stored == mapping::STORED_CHANGES { 0 } else { CLOSE };
+            // What cannot be read could be a guard page, in between.
+            let readable = record.protection & PROT_READ != 0;
+            let exact = record.stored == mapping::STORED_CHANGES || !readable;
+            let close = if exact { 0 } else { CLOSE };
             self.gap = close.max(apart).saturating_mul(config().page_size);
             self.begin(&record)?;
             match (record.stored, record.kind) {
@@ -98,6 +101,11 @@ impl Segments<'_> {
                 }
                 (_, mapping::SHARED_ANONYMOUS | mapping::MEMFD) => {
                     refuse_shared(mappings, &record, pagemap, buffer).map_err(Trouble::Failure)?;
+                    // What is swapped out looks to mincore() as if it were not there.
+                    if record.swapped != 0 {
+                        self.add(record.start, record.end)?;
+                        continue;
+                    }
                     let bytes = bytemuck::cast_slice_mut(buffer);
                     let page = config().page_size;
                     for_each_resident_run(record.start, record.end, page, bytes, |start, end| {
@@ -105,6 +113,11 @@ impl Segments<'_> {
                     })?;
                 }
                 (_, mapping::FILE) => {
+                    let flags = VmFlags(record.flags);
+                    if flags.any_of(VmFlags::MAY_SHARE) && flags.any_of(VmFlags::MAY_WRITE) {
+                        refuse_shared(mappings, &record, pagemap, buffer)
+                            .map_err(Trouble::Failure)?;
+                    }
                     let in_file = record.file_size.saturating_sub(record.offset);
                     let pages = in_file.div_ceil(config().page_size);
                     let length = pages.saturating_mul(config().page_size);
@@ -150,8 +163,9 @@ impl Segments<'_> {
     }
 }
 
-/// Refuses shared memory that another process has mapped, too: of the pages that are in memory one
-/// is mapped more than once, though this process maps the object but once.
+/// Refuses memory that another process has mapped, too, and that a restart would write to: of the
+/// pages that are in memory one is mapped more than once, though this process maps the object but
+/// once.
 fn refuse_shared(
     mappings: &[u8],
     record: &Mapping,
@@ -178,7 +192,11 @@ pub fn capture_guards(
     pagemap: &PageMap,
 ) -> Result<(), Failure> {
     notes.begin(record::NAME, record::kind::GUARDS)?;
-    for (mapping, _) in all_with_tails::<Mapping>(mappings) {
+    // The scratch memory's own is known, also where the kernel does not tell.
+    let (start, end) = config().scratch.guard();
+    notes.push(bytemuck::bytes_of(&record::Range { start, end }))?;
+    let others = all_with_tails::<Mapping>(mappings).map(|(mapping, _)| mapping);
+    for mapping in others.filter(|mapping| mapping.kind != mapping::SCRATCH) {
         pagemap.for_each_guard(mapping.start, mapping.end, |start, end| {
             notes.push(bytemuck::bytes_of(&record::Range { start, end }))
         })?;

@@ -5,43 +5,59 @@ use ckpt_image::NoteWriter;
 use ckpt_image::record::{self, Disposition, Pending, kind};
 use ckpt_sys::call::{self, ALL_SIGNALS};
 use ckpt_sys::lines::number;
-use ckpt_sys::{Errno, proc};
-use linux_raw_sys::general::{_NSIG, siginfo_t};
+use ckpt_sys::{proc, timer};
+use linux_raw_sys::general::{_NSIG, SI_TIMER, siginfo_t};
 
-use crate::report::{Failure, OrReport, not_written};
+use crate::config::config;
+use crate::report::{Failure, OrReport};
 
 /// The signals that are pending, as a mask.
 pub fn pending() -> u64 {
     call::pending_signals().unwrap_or(0)
 }
 
-/// Notes the pending signals with all they carry.
+/// Takes the pending signals out of their queues, into `room`, with all they carry.
 ///
-/// The kernel shows only which there are, not their values and counts. So they are taken out of
-/// the queues one by one into `room`, and put back in the same order: all signals are blocked here,
-/// so that none is delivered meanwhile, and to oneself one may queue any siginfo.
-pub fn capture_pending(
-    notes: &mut NoteWriter<'_>,
-    frame: &SignalFrame,
-    checkpoint_signal: u32,
-    text: &mut [u8],
-    room: &mut [u8],
-) -> Result<(), Failure> {
+/// The kernel shows only which there are, not their values and counts. So they are taken, and
+/// [`put_back`] in the same order: all signals are blocked here, so that none is delivered meanwhile,
+/// and to oneself one may queue any siginfo.
+pub fn take<'r>(room: &'r mut [u8], text: &mut [u8]) -> &'r [Pending] {
     let whole = room.len() / size_of::<Pending>() * size_of::<Pending>();
     let room: &mut [Pending] = bytemuck::cast_slice_mut(&mut room[..whole]);
     let taken = take_all(room, text);
-    put_back(&room[..taken]).or_report(format_args!("queueing pending signals again"))?;
-    if taken == room.len() {
-        return Err(not_written(format_args!("more than {taken} signals are pending")));
-    }
+    &room[..taken]
+}
+
+/// Whether a pending signal is that of timer `id`; then, how often it has fired.
+pub fn of_timer(pending: &Pending, id: i32) -> Option<u64> {
+    // siginfo_t of a timer: signal, error, code, padding, timer, overrun.
+    let words: &[i32] = bytemuck::cast_slice(&pending.info[..24]);
+    (words[2] == SI_TIMER && words[4] == id).then(|| words[5].max(0) as u64 + 1)
+}
+
+/// Notes those signals of `taken` that belong into the image. Those of `timers` come back with them.
+pub fn capture_pending(
+    notes: &mut NoteWriter<'_>,
+    frame: &SignalFrame,
+    taken: &[Pending],
+) -> Result<(), Failure> {
     notes.begin(record::NAME, kind::PENDING)?;
-    for signal in &room[..taken] {
-        if signal.signal != checkpoint_signal && survives(signal.signal, frame.mask) {
+    for signal in taken {
+        let request = signal.signal == config().signal;
+        if !request && survives(signal.signal, frame.mask) && !is_requeued_by_timer(signal) {
             notes.push_record(signal, &[])?;
         }
     }
     notes.end()?;
     Ok(())
+}
+
+/// Whether a pending signal is that of a timer that goes on, and so queues it itself.
+fn is_requeued_by_timer(signal: &Pending) -> bool {
+    let words: &[i32] = bytemuck::cast_slice(&signal.info[..24]);
+    words[2] == SI_TIMER
+        && call::timer_gettime(words[4])
+            .is_ok_and(|timer| timer::nanoseconds_of(timer.it_interval) > 0)
 }
 
 /// Takes pending signals out of the queues until there is none, or no room; returns how many.
@@ -68,11 +84,12 @@ fn thread_directed(text: &mut [u8]) -> u64 {
     proc::value_of(status, b"SigPnd").and_then(|value| number(value, 16)).unwrap_or(0)
 }
 
-/// Queues signals for this process.
-fn put_back(signals: &[Pending]) -> Result<(), Errno> {
+/// Queues the signals again that were taken.
+pub fn put_back(taken: &[Pending]) -> Result<(), Failure> {
     let (pid, tid) = (call::getpid(), call::gettid());
     let mut result = Ok(());
-    for Pending { signal, to_thread, info } in signals {
+    for pending in taken.iter().filter(|pending| !is_requeued_by_timer(pending)) {
+        let Pending { signal, to_thread, info } = pending;
         let info = info.as_ptr().cast();
         let queued = match to_thread {
             0 => call::queue_to_process(pid, *signal, info),
@@ -80,7 +97,7 @@ fn put_back(signals: &[Pending]) -> Result<(), Errno> {
         };
         result = result.and(queued);
     }
-    result
+    result.or_report(format_args!("queueing pending signals again"))
 }
 
 /// Whether a pending signal belongs into the image. One that would end or stop the program and is

@@ -33,11 +33,11 @@ impl LibcRecord {
 
     /// Finds out, before `main`.
     ///
-    /// glibc is known by a function that only it has. musl is known by its thread record, whose
+    /// glibc is known by a symbol that only it has. musl is known by its thread record, whose
     /// layout has changed over time, but in which always stand the thread's id and, behind it, a
     /// list head that points to itself as long as the list is empty.
     pub fn find() -> Self {
-        if !WeakSymbols::find().gnu_get_libc_version.is_null() {
+        if !WeakSymbols::find().libc_stack_end.is_null() {
             return Self { library: libc::GLIBC, ..Self::NONE };
         }
         let record = ThreadPointers::current().thread_pointer as usize;

@@ -199,6 +199,7 @@ impl Output {
             position += header.file_size;
         }
         // Pages of zeros at the very end leave it too short.
+        self.check_limit(position)?;
         call::ftruncate(self.file.fd(), position).or_report(format_args!("writing it"))?;
 
         let at = notes.len() - size_of_val(checksums);
@@ -237,7 +238,9 @@ impl Output {
         while done < segment.file_size {
             let length = (segment.file_size - done).min(buffer.len() as u64) as usize;
             let chunk = &mut buffer[..length];
-            read_memory(memory.fd(), segment.virtual_address + done, chunk, page_size)?;
+            let address = segment.virtual_address + done;
+            let readable = segment.flags & READABLE != 0;
+            read_memory(memory.fd(), address, chunk, page_size, readable)?;
             sum.update(chunk);
             let mut at = 0;
             while at < length {
@@ -257,14 +260,20 @@ impl Output {
         Ok(sum.value())
     }
 
+    /// Refuses to let the file become longer than it may.
+    fn check_limit(&self, length: u64) -> Result<(), Failure> {
+        if length <= self.limit {
+            return Ok(());
+        }
+        Err(Errno::EFBIG).or_report(format_args!(
+            "writing it (the limit on the size of a file is {} bytes)",
+            self.limit
+        ))
+    }
+
     /// Writes all of `bytes`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Failure> {
-        if offset + bytes.len() as u64 > self.limit {
-            return Err(Errno::EFBIG).or_report(format_args!(
-                "writing it (the limit on the size of a file is {} bytes)",
-                self.limit
-            ));
-        }
+        self.check_limit(offset + bytes.len() as u64)?;
         let mut written = 0;
         while written < bytes.len() {
             let rest = &bytes[written..];
@@ -281,13 +290,17 @@ fn is_zero(page: &[u8]) -> bool {
     page.chunks(64).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
-/// Reads memory of this process, whatever its protection. Pages that nobody can read, such as those
-/// behind the end of a file, read as zeros.
+/// The flag of a segment whose memory the program may read (`PF_R`).
+const READABLE: u32 = 4;
+
+/// Reads memory of this process, whatever its protection. Pages that nobody can read although the
+/// program may, such as those behind the end of a file, read as zeros.
 fn read_memory(
     memory: Fd,
     address: u64,
     buffer: &mut [u8],
     page_size: usize,
+    readable: bool,
 ) -> Result<(), Failure> {
     let mut done = 0;
     while done < buffer.len() {
@@ -297,13 +310,14 @@ fn read_memory(
             unsafe { call::pread(memory, rest.as_mut_ptr(), rest.len(), address + done as u64) };
         match read {
             Ok(read) if read > 0 => done += read,
-            Ok(_) | Err(Errno::EIO | Errno::EFAULT) => {
+            Ok(_) | Err(Errno::EIO | Errno::EFAULT) if readable => {
                 rest[..page_size].fill(0);
                 done += page_size;
             }
-            Err(errno) => {
-                return Err(errno)
-                    .or_report(format_args!("reading the memory at {:x}", address + done as u64));
+            result => {
+                let at = address + done as u64;
+                return Err(result.err().unwrap_or(Errno::EIO))
+                    .or_report(format_args!("reading the memory at {at:x}"));
             }
         }
     }

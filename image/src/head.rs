@@ -192,6 +192,7 @@ impl<'a> Head<'a> {
         if !process.page_size.is_power_of_two() {
             return Err(Invalid::Damaged);
         }
+        let bytes = &bytes[..length as usize];
         let head = Self { bytes, file, program_headers, notes, process };
         head.check(count, file_length)?;
         Ok(head)
@@ -264,6 +265,14 @@ impl<'a> Head<'a> {
     pub fn process(&self) -> (Process, &'a [u8]) {
         let note = find_in(self.notes, kind::PROCESS).unwrap_or(&[]);
         (self.process, note.get(size_of::<Process>()..).unwrap_or(&[]))
+    }
+
+    /// Where in the file, between the head and the pages, there are only zeros. Whether it is so is for
+    /// the reader to see: no checksum covers it.
+    pub fn padding(&self) -> core::ops::Range<u64> {
+        let head = self.bytes.len() as u64;
+        let first = self.segments().filter(|s| s.stored > 0).map(|s| s.offset).min();
+        head..first.unwrap_or(head)
     }
 
     /// The notes, in their order.

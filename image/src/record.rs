@@ -130,8 +130,8 @@ pub struct Mapping {
     pub stored: u32,
     /// The length of the name behind this record.
     pub name_length: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Whether some of it was swapped out (1) or none (0).
+    pub swapped: u32,
 }
 const_assert_eq!(size_of::<Mapping>(), 96);
 
@@ -259,8 +259,10 @@ pub struct Timer {
     pub remaining: u64,
     /// From then on; 0 for once.
     pub interval: u64,
+    /// How often it has fired while its signal was pending; 0 if that is not pending.
+    pub overdue: u64,
 }
-const_assert_eq!(size_of::<Timer>(), 40);
+const_assert_eq!(size_of::<Timer>(), 48);
 
 /// What a descriptor is.
 pub mod descriptor {
@@ -332,8 +334,12 @@ pub struct Attributes {
     pub affinity_length: u64,
     /// The CPUs it may run on.
     pub affinity: [u64; CPUS / 64],
+    /// Which mappings the kernel would write to a core file (`/proc/PID/coredump_filter`).
+    pub core_dump_filter: u32,
+    /// How willingly the kernel ends the process when memory is short (`/proc/PID/oom_score_adj`).
+    pub oom_score_adjustment: i32,
 }
-const_assert_eq!(size_of::<Attributes>(), 1392);
+const_assert_eq!(size_of::<Attributes>(), 1400);
 
 /// A prctl(2) option that reads a number, and the one that sets it.
 pub struct Prctl {

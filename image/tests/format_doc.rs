@@ -69,7 +69,7 @@ fn structures() {
     ]);
     describes!(text, Mapping [
         start end offset device inode flags page_size file_size file_mtime file_mtime_nsec
-        protection kind stored name_length reserved
+        protection kind stored name_length swapped
     ]);
     describes!(text, Layout [
         start_code end_code start_data end_data start_brk brk start_stack arg_start arg_end
@@ -89,14 +89,15 @@ fn structures() {
         remaining interval
     ]);
     describes!(text, Timer [
-        id clock signal notify value remaining interval
+        id clock signal notify value remaining interval overdue
     ]);
     describes!(text, Descriptor [
         fd kind flags shares offset size device inode name_length reserved
     ]);
     describes!(text, Attributes [
         limits nice umask scheduling_policy scheduling_priority scheduling_flags io_priority
-        personality prctls name affinity_length affinity
+        personality prctls name affinity_length affinity core_dump_filter
+        oom_score_adjustment
     ]);
     describes!(text, Range [
         start end

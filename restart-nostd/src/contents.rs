@@ -7,7 +7,7 @@ use ckpt_sys::{Errno, call::Fd};
 use linux_raw_sys::general::{O_RDWR, PROT_READ, PROT_WRITE, SEEK_DATA, SEEK_HOLE};
 
 use crate::image::{Image, read_at};
-use crate::memory::first_protection;
+use crate::memory::{first_protection, is_replaced};
 use crate::report::{OrFail, fail};
 
 /// Bytes that are on their way at a time; a multiple of every page size.
@@ -29,19 +29,19 @@ pub fn load<'a>(image: &Image, mut mappings: impl Iterator<Item = (Mapping, &'a 
             current = mappings.next();
         }
         // Both are in the order of addresses; a segment that lies in no mapping is a lie.
-        let record = match current {
-            Some((record, _))
+        let (record, name) = match current {
+            Some((record, name))
                 if record.start <= segment.address
                     && segment.address + segment.stored <= record.end =>
             {
-                record
+                (record, name)
             }
             _ => image.fail(&Invalid::Damaged),
         };
         let shared = ckpt_image::VmFlags(record.flags).any_of(ckpt_image::VmFlags::MAY_SHARE);
         let sum = match record.kind {
             mapping::VDSO => continue,
-            mapping::FILE if shared => check_only(image, &segment),
+            mapping::FILE if shared && !is_replaced(&record, name) => check_only(image, &segment),
             mapping::FILE => load_differences(image, &segment, memory.fd()),
             _ if first_protection(&record) & (PROT_READ | PROT_WRITE) == PROT_READ | PROT_WRITE => {
                 load_directly(image, &segment)

@@ -6,7 +6,8 @@ use ckpt_sys::call::{self, Fd};
 use ckpt_sys::{Errno, Escaped, proc};
 use linux_raw_sys::general::{
     F_DUPFD_CLOEXEC, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC, O_ACCMODE, O_CLOEXEC, O_NONBLOCK,
-    O_PATH, O_RDONLY, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, SEEK_SET, stat,
+    O_PATH, O_RDONLY, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, S_IFCHR, S_IFDIR, S_IFMT,
+    S_IFREG, SEEK_SET, rlimit64, stat,
 };
 
 use crate::image::Image;
@@ -28,9 +29,11 @@ fn is_opened(record: &Descriptor) -> bool {
 
 /// Refuses files that are not there, or hold less than they did.
 pub fn check(image: &Image, head: &Head<'_>) {
+    // A copy, on another machine, is another file; here it is not what the program had open.
+    let same_boot = head.process().0.boot_id == proc::boot_id();
     let mut last = -1;
     for (record, path) in descriptors(image, head) {
-        if record.fd <= last || record.shares > record.fd {
+        if record.fd <= last || !(0..=record.fd).contains(&record.shares) {
             image.fail(&Invalid::Damaged);
         }
         last = record.fd;
@@ -41,6 +44,10 @@ pub fn check(image: &Image, head: &Head<'_>) {
         let status = with_path(path, call::stat).or_fail(step);
         if record.kind != kind_of(&status) {
             fail(format_args!("{step}, is no longer of the kind it was; put it back"));
+        }
+        let other = (status.st_dev, status.st_ino) != (record.device, record.inode);
+        if same_boot && other && record.kind != descriptor::DEVICE {
+            fail(format_args!("{step}, is now another file of that name; put the old one back"));
         }
         if record.kind == descriptor::REGULAR && (status.st_size as u64) < record.size {
             fail(format_args!(
@@ -64,6 +71,9 @@ fn kind_of(status: &stat) -> u32 {
 /// Gives every descriptor what it had, and closes all that the program did not have. From here on
 /// lines go to a descriptor beyond all of the program's.
 pub fn restore(image: &mut Image) {
+    for resource in [RLIMIT_NOFILE, RLIMIT_FSIZE, RLIMIT_MEMLOCK] {
+        raise_limit(resource);
+    }
     let head = image.head();
     let all = descriptors(image, &head);
     let beyond = all.clone().map(|(record, _)| record.fd + 1).max().unwrap_or(0).max(3);
@@ -80,6 +90,13 @@ pub fn restore(image: &mut Image) {
     close_others(image, all);
 }
 
+/// Raises a soft limit as far as it goes, until the program's own is restored.
+fn raise_limit(resource: u32) {
+    if let Ok(limit) = call::prlimit(resource, None) {
+        let _ = call::prlimit(resource, Some(&rlimit64 { rlim_cur: limit.rlim_max, ..limit }));
+    }
+}
+
 /// Gives one descriptor what it had.
 fn restore_one(record: &Descriptor, path: &[u8]) {
     let fd = Fd(record.fd);
@@ -88,7 +105,7 @@ fn restore_one(record: &Descriptor, path: &[u8]) {
     if record.shares != record.fd {
         match call::dup3(Fd(record.shares), fd, close_on_exec) {
             // A duplicate of a standard stream that the restart does not have.
-            Err(Errno::EBADF) => call::close(fd),
+            Err(Errno::EBADF) if record.kind == descriptor::INHERITED => call::close(fd),
             result => result.or_fail(step),
         }
         return;

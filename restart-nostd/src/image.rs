@@ -10,11 +10,12 @@ use ckpt_sys::call::{self, Fd};
 use ckpt_sys::{Errno, Escaped};
 use linux_raw_sys::auxvec::AT_PAGESZ;
 use linux_raw_sys::general::{
-    MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, PROT_READ, PROT_WRITE, S_IFMT, S_IFREG,
+    F_DUPFD_CLOEXEC, MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, PROT_READ, PROT_WRITE,
+    S_IFMT, S_IFREG,
 };
 
 use crate::report::{fail, note};
-use crate::{files, memory};
+use crate::{files, memory, thread};
 
 /// An image whose head is in memory.
 #[derive(Clone, Copy)]
@@ -37,7 +38,9 @@ impl Image {
         };
         // A FIFO, which is no image, must not keep us waiting.
         let flags = O_CLOEXEC | O_NONBLOCK;
-        let fd = call::openat(path, flags, 0).unwrap_or_else(|errno| failed(&errno));
+        let fd = call::openat(path, flags, 0)
+            .and_then(beyond_standard_streams)
+            .unwrap_or_else(|errno| failed(&errno));
         let length = match call::fstat(fd) {
             Ok(status) if status.st_mode & S_IFMT == S_IFREG => status.st_size as u64,
             Ok(_) => failed(&"is not a regular file, and so no checkpoint image"),
@@ -67,10 +70,25 @@ impl Image {
             Err(errno) => failed(&errno),
         }
         let image = Self { path, fd, head_bytes, length };
-        if let Err(why) = Head::parse(head_bytes, length) {
-            failed(&why);
+        match Head::parse(head_bytes, length) {
+            Ok(head) => image.check_padding(&head),
+            Err(why) => failed(&why),
         }
         image
+    }
+
+    /// Refuses anything but zeros between the head and the pages.
+    fn check_padding(&self, head: &Head<'_>) {
+        let mut padding = head.padding();
+        while !padding.is_empty() {
+            let mut buffer = [0; 512];
+            let some = &mut buffer[..(padding.end - padding.start).min(512) as usize];
+            self.read(some, padding.start);
+            if some.iter().any(|&byte| byte != 0) {
+                self.fail(&Invalid::Checksum);
+            }
+            padding.start += some.len() as u64;
+        }
     }
 
     /// The head, which has been understood before.
@@ -104,6 +122,7 @@ impl Image {
         }
         self.check_registers(&head);
         memory::check(self, &head);
+        thread::check(self);
         files::check(self, &head);
     }
 
@@ -129,7 +148,19 @@ impl Image {
         head: &Head<'static>,
         kind: u32,
     ) -> impl Iterator<Item = T> + Clone + use<T> {
-        record::all(head.note(kind).unwrap_or_else(|why| self.fail(&why)))
+        let note = head.note(kind).unwrap_or_else(|why| self.fail(&why));
+        if !note.len().is_multiple_of(size_of::<T>()) {
+            self.fail(&Invalid::Damaged);
+        }
+        record::all(note)
+    }
+
+    /// Whether a mapping of the image holds `length` bytes at `address`.
+    pub fn has_memory(&self, address: u64, length: u64) -> bool {
+        let mut mappings = self.head().mappings().into_iter().flatten();
+        mappings.any(|(mapping, _)| {
+            mapping.start <= address && address.saturating_add(length) <= mapping.end
+        })
     }
 
     /// Reads stored bytes; the end of the file is an error.
@@ -140,6 +171,15 @@ impl Image {
             Err(errno) => self.fail(&errno),
         }
     }
+}
+
+/// Moves a descriptor out of the way of the standard streams: one of them may be closed, and must
+/// stay so.
+fn beyond_standard_streams(fd: Fd) -> Result<Fd, Errno> {
+    const FIRST: u32 = 3;
+    let moved = call::fcntl(fd, F_DUPFD_CLOEXEC, FIRST).map(|moved| Fd(moved as i32));
+    call::close(fd);
+    moved
 }
 
 /// Reads until the buffer is full or the file ends; returns how much.

@@ -8,9 +8,10 @@
 //!     vdso          the kernel's code, at the address where the program expects it
 //!     files         descriptors
 //!     process       working directory, limits, names
-//!     signals       dispositions, pending ones
 //!     timers        interval timers, POSIX timers
-//!     thread        what the C library has told the kernel; the mutexes it holds
+//!     thread        what the C library has told the kernel
+//!     signals       dispositions, pending ones
+//!     mutexes       the locks that the thread holds
 //!   and at last, in the image's own libckpt.so, `resume`: unmaps this program, and returns from the
 //!   signal handler that the checkpoint was taken in.
 //! ```
@@ -19,12 +20,13 @@
 //!
 //! The program becomes the other one in its own process, and in the foreground of the shell that
 //! started it. It has no libc, no heap and no thread-local storage, and it stands in one piece of
-//! memory that moves as a whole. Files are cut back and written only when little can fail any more;
-//! any failure ends it with one line and status 125.
+//! memory that moves as a whole. Files are cut back and written when all that often fails has been
+//! done; any failure ends it with one line and status 125.
 #![no_std]
 #![no_main]
 
 mod contents;
+mod faults;
 mod files;
 mod image;
 mod memory;
@@ -50,6 +52,7 @@ ckpt_arch::program_entry!(start);
 /// Only for `_start`.
 unsafe extern "C" fn start(stack: *const usize) -> ! {
     place::relocate_in_place();
+    faults::catch();
     // SAFETY: the kernel's stack is as the ABI has it.
     let path = unsafe { options::parse(stack) };
     let image = Image::open(path);
@@ -61,21 +64,27 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
 /// The second: now this program and its stack are where the image has nothing, and there is nothing
 /// else in memory.
 fn restore(mut image: Image, place: &Place) -> ! {
+    faults::catch();
+    signals::block();
     memory::restore(&image, place);
     vdso::restore(&image, place);
     memory::restore_layout(&image);
-    mutexes::hand_over(&image);
-    memory::guard(&image);
-    signals::block();
     files::restore(&mut image);
     process::restore(&image);
+    timers::make(&image);
+    thread::register(&image);
 
-    // What changes the world outside comes when little can fail any more.
+    // What changes the world outside comes when all that often fails has been done.
     files::cut_back(&image);
     memory::write_back(&image);
-    signals::restore(&image);
-    timers::restore(&image);
+
+    mutexes::hand_over(&image);
+    memory::guard(&image);
+    memory::lock(&image);
     memory::seal(&image);
+    process::restore_limits(&image);
+    signals::restore(&image);
+    timers::start(&image);
     // SAFETY: memory is the image's, but for this program.
     unsafe { thread::resume(&image, place) }
 }

@@ -16,7 +16,8 @@ use linux_raw_sys::general::{
     MADV_DONTDUMP, MADV_DONTFORK, MADV_GUARD_INSTALL, MADV_HUGEPAGE, MADV_MERGEABLE,
     MADV_NOHUGEPAGE, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WIPEONFORK, MAP_ANONYMOUS, MAP_DROPPABLE,
     MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_HUGE_SHIFT, MAP_HUGETLB, MAP_NORESERVE, MAP_PRIVATE,
-    MAP_SHARED, MAP_SYNC, MLOCK_ONFAULT, O_CLOEXEC, O_RDONLY, O_RDWR, PROT_READ, PROT_WRITE,
+    MAP_SHARED, MAP_SHARED_VALIDATE, MAP_SYNC, MLOCK_ONFAULT, O_CLOEXEC, O_NONBLOCK, O_RDONLY,
+    O_RDWR, PROT_NONE, PROT_READ, PROT_WRITE,
 };
 use linux_raw_sys::prctl::prctl_mm_map;
 
@@ -50,7 +51,8 @@ fn is_shared(record: &Mapping) -> bool {
 
 /// Refuses mappings that cannot be made here: addresses that no program has, files that are not what
 /// they were.
-pub fn check(image: &Image, head: &Head<'_>) {
+pub fn check(image: &Image, head: &Head<'static>) {
+    check_guards(image, head);
     let mut end = 0;
     for (record, name) in head.mappings().unwrap_or_else(|why| image.fail(&why)) {
         let page = record.page_size.max(1);
@@ -68,6 +70,14 @@ pub fn check(image: &Image, head: &Head<'_>) {
                 Escaped(name)
             ));
         }
+    }
+}
+
+/// Refuses guard pages that are in no memory of the image's.
+fn check_guards(image: &Image, head: &Head<'static>) {
+    let mut ranges = image.records::<Range>(head, kind::GUARDS);
+    if !ranges.all(|Range { start, end }| start < end && image.has_memory(start, end - start)) {
+        image.fail(&Invalid::Damaged);
     }
 }
 
@@ -101,19 +111,46 @@ pub fn restore(image: &Image, place: &Place) {
     }
 }
 
-/// Makes guard pages of what were guard pages: from then on nobody can read there, nor this program.
+/// Makes guard pages of what were guard pages: from then on nobody can read there, nor this program. A
+/// kernel that has no such pages (before Linux 6.13) protects them.
 pub fn guard(image: &Image) {
     for Range { start, end } in image.records(&image.head(), kind::GUARDS) {
         // SAFETY: what is there can no more be reached in the program.
-        unsafe { call::madvise(start, end - start, MADV_GUARD_INSTALL) }
-            .or_fail(format_args!("making guard pages at {start:x}"));
+        unsafe {
+            call::madvise(start, end - start, MADV_GUARD_INSTALL)
+                .or_else(|_| call::mprotect(start, end - start, PROT_NONE))
+        }
+        .or_fail(format_args!("making guard pages at {start:x}"));
+    }
+}
+
+/// Locks in memory what was locked (mlock2(2)). Guard pages in between cannot be, and are reported as
+/// an error when all else has been locked.
+pub fn lock(image: &Image) {
+    let head = image.head();
+    for (record, _) in head.mappings().into_iter().flatten() {
+        if !flags(&record).any_of(VmFlags::LOCKED) {
+            continue;
+        }
+        let (start, length) = (record.start, record.end - record.start);
+        let on_fault = flags(&record).any_of(VmFlags::LOCK_ON_FAULT);
+        let result = call::mlock(start, length, if on_fault { MLOCK_ONFAULT } else { 0 });
+        let guarded = image
+            .records::<Range>(&head, kind::GUARDS)
+            .any(|range| record.start <= range.start && range.end <= record.end);
+        if let Err(errno) = result
+            && !guarded
+        {
+            note(format_args!("{length} bytes at {start:x} are not locked in memory: {errno}"));
+        }
     }
 }
 
 /// The protection a mapping is made with. One that has been counted as committed memory must be
-/// writable once for that, whatever it became later.
+/// writable once for that, whatever it became later; and shared memory must be, to be filled in.
 pub fn first_protection(record: &Mapping) -> u32 {
-    if flags(record).any_of(VmFlags::ACCOUNTED) {
+    let shared = [mapping::SHARED_ANONYMOUS, mapping::MEMFD].contains(&record.kind);
+    if flags(record).any_of(VmFlags::ACCOUNTED) || shared {
         record.protection | PROT_READ | PROT_WRITE
     } else {
         record.protection
@@ -124,7 +161,9 @@ pub fn first_protection(record: &Mapping) -> u32 {
 fn map(record: &Mapping, fd: Option<Fd>) {
     let set = flags(record);
     let when = |flag, bits| if set.any_of(flag) { bits } else { 0 };
-    let sharing = if is_shared(record) {
+    let sharing = if is_shared(record) && set.any_of(VmFlags::SYNCHRONOUS) {
+        MAP_SHARED_VALIDATE
+    } else if is_shared(record) {
         MAP_SHARED
     } else if set.any_of(VmFlags::DROPPABLE) {
         MAP_DROPPABLE
@@ -151,12 +190,17 @@ fn map(record: &Mapping, fd: Option<Fd>) {
     }
 }
 
+/// Whether memory takes the place of a file's mapping: the image has it whole, and the file is another
+/// one by now. One that the program writes to through the mapping is written again instead.
+pub fn is_replaced(record: &Mapping, name: &[u8]) -> bool {
+    let written = is_shared(record) && flags(record).any_of(VmFlags::MAY_WRITE);
+    record.stored == mapping::STORED_WHOLE && !written && !is_unchanged(record, name)
+}
+
 /// Maps a file; or, if the image has it whole and the file is another one by now, memory in its
 /// place.
 fn map_file(record: &Mapping, name: &[u8]) {
-    let whole = record.stored == mapping::STORED_WHOLE;
-    let written = whole && is_shared(record) && flags(record).any_of(VmFlags::MAY_WRITE);
-    if whole && !written && !is_unchanged(record, name) {
+    if is_replaced(record, name) {
         let shared = VmFlags::MAY_SHARE.with(VmFlags::SHARED);
         return map(&Mapping { flags: record.flags & !shared.0, ..*record }, None);
     }
@@ -233,13 +277,6 @@ fn finish(record: &Mapping, name: &[u8]) {
             // A kernel without huge pages or page merging does not know the advice, nor need it.
             // SAFETY: none of these throws contents away.
             let _ = unsafe { call::madvise(start, length, advice) };
-        }
-    }
-    if flags(record).any_of(VmFlags::LOCKED) {
-        let on_fault = flags(record).any_of(VmFlags::LOCK_ON_FAULT);
-        let mode = if on_fault { MLOCK_ONFAULT } else { 0 };
-        if let Err(errno) = call::mlock(start, length, mode) {
-            note(format_args!("{length} bytes at {start:x} are not locked in memory: {errno}"));
         }
     }
     let anonymous = [mapping::ANONYMOUS, mapping::SHARED_ANONYMOUS].contains(&record.kind);
@@ -323,7 +360,7 @@ pub fn restore_layout(image: &Image) {
         exe_fd: u32::MAX,
     };
     let (_, executable) = head.process();
-    if let Ok(file) = with_path(executable, |path| File::open(path, 0)) {
+    if let Ok(file) = with_path(executable, |path| File::open(path, O_NONBLOCK)) {
         map.exe_fd = file.fd().0 as u32;
         // SAFETY: memory is laid out like that.
         if unsafe { call::set_memory_layout(&map) }.is_ok() {
@@ -332,7 +369,6 @@ pub fn restore_layout(image: &Image) {
         map.exe_fd = u32::MAX;
     }
     // SAFETY: likewise.
-    unsafe { call::set_memory_layout(&map) }.or_fail(format_args!(
-        "telling the kernel the layout of memory (it needs CONFIG_CHECKPOINT_RESTORE)"
-    ));
+    unsafe { call::set_memory_layout(&map) }
+        .or_fail(format_args!("telling the kernel the layout of memory (PR_SET_MM_MAP)"));
 }

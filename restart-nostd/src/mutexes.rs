@@ -48,11 +48,16 @@ fn hand_over_list(thread: &Thread, tid: u32) {
     if thread.held_mutexes == 0 {
         return;
     }
+    /// More than any program holds: a list that does not end is none.
+    const MOST: usize = 1 << 20;
     // SAFETY: the program's own list, in its own memory.
     unsafe {
         let mut node = *(thread.held_mutexes as *const u64);
-        while node != thread.held_mutexes {
-            replace_owner(node - NEXT + LOCK, thread.tid, tid);
+        for _ in 0..MOST {
+            if node == thread.held_mutexes {
+                break;
+            }
+            replace_owner(node.wrapping_sub(NEXT).wrapping_add(LOCK), thread.tid, tid);
             node = *(node as *const u64);
         }
     }
@@ -108,16 +113,13 @@ fn hand_over_found(head: &Head<'_>, old: u32, new: u32) {
             current = mappings.next();
         }
         let Some(record) = current.filter(is_searched) else { continue };
-        // SAFETY: the program's memory, mapped for reading and writing.
-        let words = unsafe {
-            let start = segment.address as *const u32;
-            core::slice::from_raw_parts(start, segment.stored as usize / size_of::<u32>())
-        };
-        for (index, block) in words.chunks(BLOCK).enumerate() {
+        let end = segment.address + segment.stored;
+        for start in (segment.address..end).step_by(size_of::<[u32; BLOCK]>()) {
+            // SAFETY: the program's memory, mapped for reading and writing, whole pages of it.
+            let block = unsafe { (start as *const [u32; BLOCK]).read() };
             if block.iter().fold(false, |found, &word| found | (word == old)) {
-                let start = segment.address + (index * BLOCK * size_of::<u32>()) as u64;
                 let addresses = (start..).step_by(size_of::<u32>());
-                for (address, _) in addresses.zip(block).filter(|(_, word)| **word == old) {
+                for (address, _) in addresses.zip(block).filter(|&(_, word)| word == old) {
                     hand_over_if_lock(&record, address, old, new);
                 }
             }

@@ -1,8 +1,11 @@
 //! What else the kernel keeps of a process.
 
+use core::ffi::CStr;
+
 use ckpt_image::Invalid;
-use ckpt_image::record::{Attributes, PRCTLS, first, kind, text};
+use ckpt_image::record::{Attributes, CPUS, PRCTLS, first, kind, text};
 use ckpt_sys::call::{self, SchedulingAttributes};
+use ckpt_sys::proc::{self, CORE_DUMP_FILTER, OOM_SCORE_ADJUSTMENT};
 use ckpt_sys::{Errno, Escaped};
 use linux_raw_sys::general::{RLIM_NLIMITS, rlimit64};
 use linux_raw_sys::prctl::PR_SET_NAME;
@@ -11,18 +14,20 @@ use crate::image::Image;
 use crate::memory::with_path;
 use crate::report::{OrFail, note};
 
-/// Restores it. What needs a privilege that this process has not is noted, and stays as it is.
+/// What the image has of it, and the working directory.
+fn of_image(image: &Image) -> (Attributes, &'static [u8]) {
+    let parsed = image.head().note(kind::ATTRIBUTES).and_then(first::<Attributes>);
+    parsed.unwrap_or_else(|why: Invalid| image.fail(&why))
+}
+
+/// Restores all but the limits. What needs a privilege that this process has not is noted, and stays
+/// as it is.
 pub fn restore(image: &Image) {
-    let note_of = image.head().note(kind::ATTRIBUTES);
-    let parsed = note_of.and_then(first::<Attributes>);
-    let (attributes, directory) = parsed.unwrap_or_else(|why: Invalid| image.fail(&why));
+    let (attributes, directory) = of_image(image);
     let directory = text(directory);
     with_path(directory, call::chdir)
         .or_fail(format_args!("{}, the program's working directory", Escaped(directory)));
     call::umask(attributes.umask);
-    for (resource, &[soft, hard]) in (0..RLIM_NLIMITS).zip(&attributes.limits) {
-        restore_limit(resource, rlimit64 { rlim_cur: soft, rlim_max: hard });
-    }
     restore_scheduling(&attributes);
     if let Err(errno) = call::personality(attributes.personality).map(drop) {
         note(format_args!("the personality is not restored: {errno}"));
@@ -37,8 +42,28 @@ pub fn restore(image: &Image) {
             }
         }
     }
+    restore_number("core dump filter", CORE_DUMP_FILTER, 16, attributes.core_dump_filter.into());
+    let adjustment = attributes.oom_score_adjustment.into();
+    restore_number("OOM score adjustment", OOM_SCORE_ADJUSTMENT, 10, adjustment);
     // SAFETY: the kernel reads the name, which a NUL ends.
     let _ = unsafe { call::prctl(PR_SET_NAME, attributes.name.as_ptr() as usize) };
+}
+
+/// Restores the number in a small file of `/proc`, if it is not what it was already.
+fn restore_number(what: &str, path: &CStr, radix: u32, saved: i64) {
+    if proc::read_number(path, radix).is_some_and(|here| here != saved)
+        && let Err(errno) = proc::write_number(path, saved)
+    {
+        note(format_args!("the {what} is not restored: {errno}"));
+    }
+}
+
+/// Restores the resource limits. Until then those of this program apply, which may be wider.
+pub fn restore_limits(image: &Image) {
+    let (attributes, _) = of_image(image);
+    for (resource, &[soft, hard]) in (0..RLIM_NLIMITS).zip(&attributes.limits) {
+        restore_limit(resource, rlimit64 { rlim_cur: soft, rlim_max: hard });
+    }
 }
 
 /// Restores a resource limit, as far as the hard limit here allows.
@@ -57,8 +82,11 @@ fn restore_limit(resource: u32, saved: rlimit64) {
     }
 }
 
-/// Restores policy, priorities and affinity.
+/// Restores policy, priorities and affinity, where they are not what they were already.
 fn restore_scheduling(attributes: &Attributes) {
+    let mut mask = [0; CPUS / 64];
+    let used = (attributes.affinity_length as usize / size_of::<u64>()).min(mask.len());
+    let saved_mask = &attributes.affinity[..used];
     let scheduling = SchedulingAttributes {
         size: size_of::<SchedulingAttributes>() as u32,
         policy: attributes.scheduling_policy,
@@ -67,17 +95,22 @@ fn restore_scheduling(attributes: &Attributes) {
         priority: attributes.scheduling_priority,
         ..SchedulingAttributes::default()
     };
-    let mask = &attributes.affinity;
-    let used = (attributes.affinity_length as usize / size_of::<u64>()).min(mask.len());
-    let steps: [(&str, Result<(), Errno>); 4] = [
-        ("nice value", call::set_nice(attributes.nice)),
-        ("scheduling policy", call::set_scheduling(&scheduling)),
-        ("I/O priority", call::set_io_priority(attributes.io_priority)),
-        ("CPU affinity", call::set_affinity(&mask[..used])),
-    ];
-    for (what, result) in steps {
-        if let Err(errno) = result {
+    let same_scheduling = call::scheduling().is_ok_and(|here| {
+        (here.policy, here.flags, here.priority)
+            == (scheduling.policy, scheduling.flags, scheduling.priority)
+    });
+    let same_mask = call::affinity(&mut mask).is_ok() && mask[..used] == *saved_mask;
+    let note_failure = |what: &str, same: bool, restore: &dyn Fn() -> Result<(), Errno>| {
+        if !same && let Err(errno) = restore() {
             note(format_args!("the {what} is not restored: {errno}"));
         }
-    }
+    };
+    let nice = attributes.nice;
+    note_failure("nice value", call::nice() == Ok(nice), &|| call::set_nice(nice));
+    note_failure("scheduling policy", same_scheduling, &|| call::set_scheduling(&scheduling));
+    let io_priority = attributes.io_priority;
+    note_failure("I/O priority", call::io_priority() == Ok(io_priority), &|| {
+        call::set_io_priority(io_priority)
+    });
+    note_failure("CPU affinity", same_mask, &|| call::set_affinity(saved_mask));
 }

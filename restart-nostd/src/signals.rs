@@ -3,19 +3,23 @@
 use core::mem::transmute;
 
 use ckpt_image::record::{Disposition, Pending, kind};
-use ckpt_sys::{call, signal_name};
+use ckpt_sys::call::{self, ALL_SIGNALS};
+use ckpt_sys::signal_name;
 use linux_raw_sys::general::{SIGKILL, SIGSTOP, kernel_sigaction, kernel_sigset_t};
 
+use crate::faults::FAULTS;
 use crate::image::Image;
 use crate::report::OrFail;
 
-/// Blocks every signal; the signal frame has the program's own mask.
+/// Blocks every signal but those of wrong addresses; the signal frame has the program's own mask.
 pub fn block() {
-    call::block_all_signals().or_fail(format_args!("blocking signals"));
+    call::set_signal_mask(ALL_SIGNALS & !FAULTS).or_fail(format_args!("blocking signals"));
 }
 
-/// Restores the dispositions, then queues the signals that were pending.
+/// Restores the dispositions, then queues the signals that were pending: the other way round the
+/// kernel would drop those that are ignored. Nothing is delivered any more until the program goes on.
 pub fn restore(image: &Image) {
+    call::set_signal_mask(ALL_SIGNALS).or_fail(format_args!("blocking signals"));
     let head = image.head();
     for (signal, record) in (1..).zip(image.records::<Disposition>(&head, kind::DISPOSITIONS)) {
         if [SIGKILL, SIGSTOP].contains(&signal) {

@@ -16,12 +16,22 @@ pub fn of_image(image: &Image) -> Thread {
     threads.next().unwrap_or_else(|| image.fail(&Invalid::Damaged))
 }
 
-/// Becomes the program.
-///
-/// # Safety
-///
-/// Everything else has been restored.
-pub unsafe fn resume(image: &Image, place: &Place) -> ! {
+/// Refuses a thread that is in no memory of the image's.
+pub fn check(image: &Image) {
+    let Thread { resume, context, frame, tid_address, tid_cache, held_mutexes, .. } =
+        of_image(image);
+    let needed = [resume, context, frame];
+    let optional = [tid_address, tid_cache, held_mutexes];
+    let lies_in_memory = |&address: &u64| image.has_memory(address, size_of::<u64>() as u64);
+    if !needed.iter().all(lies_in_memory)
+        || !optional.iter().filter(|address| **address != 0).all(lies_in_memory)
+    {
+        image.fail(&Invalid::Damaged);
+    }
+}
+
+/// Tells the kernel what the C library had told it, and the C library the new thread id.
+pub fn register(image: &Image) {
     let thread = of_image(image);
     // SAFETY: the addresses are those that the program has told the kernel; its memory is there.
     unsafe {
@@ -36,6 +46,15 @@ pub unsafe fn resume(image: &Image, place: &Place) -> ! {
                 .or_fail(format_args!("registering the rseq area"));
         }
     }
+}
+
+/// Becomes the program.
+///
+/// # Safety
+///
+/// Everything else has been restored.
+pub unsafe fn resume(image: &Image, place: &Place) -> ! {
+    let thread = of_image(image);
     let pointers =
         ThreadPointers { thread_pointer: thread.thread_pointer, second: thread.second_pointer };
     // SAFETY: this program has no thread-local storage.

@@ -1,10 +1,9 @@
 //! Interval timers and POSIX timers.
 
 use ckpt_image::record::{INTERVAL_TIMER, IntervalTimer, Timer, kind};
-use ckpt_sys::call;
+use ckpt_sys::{call, timer};
 use linux_raw_sys::general::{
-    ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL, SIGEV_THREAD_ID, itimerspec, itimerval, sigevent,
-    timespec, timeval,
+    ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL, SIGEV_THREAD_ID, itimerval, sigevent, timeval,
 };
 use linux_raw_sys::prctl::{
     PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_OFF, PR_TIMER_CREATE_RESTORE_IDS_ON,
@@ -15,10 +14,18 @@ use crate::report::{OrFail, fail};
 
 const BILLION: u64 = 1_000_000_000;
 
-/// Restores both kinds of timers, with the time they had left.
-pub fn restore(image: &Image) {
-    let head = image.head();
-    let records = image.records::<IntervalTimer>(&head, kind::INTERVAL_TIMERS);
+/// Makes the POSIX timers, which do not run yet.
+pub fn make(image: &Image) {
+    // SAFETY: changes what timer_create does, and nothing else.
+    let choose = |mode| unsafe { call::prctl(PR_TIMER_CREATE_RESTORE_IDS, mode as usize) };
+    let chosen = choose(PR_TIMER_CREATE_RESTORE_IDS_ON).is_ok();
+    for_each(image, |record| make_one(record, chosen));
+    let _ = choose(PR_TIMER_CREATE_RESTORE_IDS_OFF);
+}
+
+/// Starts the timers of both kinds, with the time they had left.
+pub fn start(image: &Image) {
+    let records = image.records::<IntervalTimer>(&image.head(), kind::INTERVAL_TIMERS);
     for (which, record) in [ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF].into_iter().zip(records) {
         let time = |nanoseconds: u64| timeval {
             tv_sec: (nanoseconds / BILLION) as i64,
@@ -28,23 +35,29 @@ pub fn restore(image: &Image) {
             itimerval { it_interval: time(record.interval), it_value: time(record.remaining) };
         call::set_interval_timer(which, &value).or_fail(format_args!("setting a timer"));
     }
+    for_each(image, |&Timer { id, clock, remaining, interval, overdue, .. }| {
+        let result = timer::set(id, clock, remaining, interval, overdue);
+        // Where numbers cannot be chosen the checkpointer's own timer was started when it was made.
+        if id != INTERVAL_TIMER {
+            result.or_fail(format_args!("setting timer {id}"));
+        }
+    });
+}
 
-    // SAFETY: changes what timer_create does, and nothing else.
-    let choose = |mode| unsafe { call::prctl(PR_TIMER_CREATE_RESTORE_IDS, mode as usize) };
-    let chosen = choose(PR_TIMER_CREATE_RESTORE_IDS_ON).is_ok();
+/// Calls `each` for the POSIX timers by ascending number, since without a choice the kernel counts up.
+fn for_each(image: &Image, mut each: impl FnMut(&Timer)) {
+    let head = image.head();
     let all = || image.records::<Timer>(&head, kind::TIMERS);
-    // By ascending number, since without a choice the kernel counts up.
     let mut last = -1;
     while let Some(record) = all().filter(|timer| timer.id > last).min_by_key(|timer| timer.id) {
         last = record.id;
-        restore_one(&record, chosen);
+        each(&record);
     }
-    let _ = choose(PR_TIMER_CREATE_RESTORE_IDS_OFF);
 }
 
-/// Restores a POSIX timer. If its number cannot be chosen (before Linux 6.15), timers are made and
+/// Makes a POSIX timer. If its number cannot be chosen (before Linux 6.15), timers are made and
 /// deleted until the kernel has come to it; but nobody knows the checkpointer's own by its number.
-fn restore_one(record: &Timer, chosen: bool) {
+fn make_one(record: &Timer, chosen: bool) {
     /// Farther than this the kernel will not have to count.
     const MOST: usize = 1 << 20;
     let step = format_args!("making timer {} again", record.id);
@@ -70,10 +83,7 @@ fn restore_one(record: &Timer, chosen: bool) {
     if id != record.id && record.id != INTERVAL_TIMER {
         fail(format_args!("{step}: the kernel gives other numbers"));
     }
-    let time = |nanoseconds: u64| timespec {
-        tv_sec: (nanoseconds / BILLION) as i64,
-        tv_nsec: (nanoseconds % BILLION) as i64,
-    };
-    let value = itimerspec { it_interval: time(record.interval), it_value: time(record.remaining) };
-    call::timer_settime(id, &value).or_fail(step);
+    if id != record.id {
+        timer::set(id, record.clock, record.remaining, 0, 0).or_fail(step);
+    }
 }

@@ -30,7 +30,7 @@ use ckpt_arch::{SYSTEM_CALL, TracedRegisters};
 use ckpt_image::record::Disposition;
 use libc::c_int;
 
-use super::process::Region;
+use super::process::{Region, contains_mark};
 use super::trace::{SYNCHRONOUS, SignalsBlocked, Stop, Tracee};
 
 /// How process `pid` disposes of `signal`. `code` are the executable parts of its memory, where a
@@ -183,15 +183,20 @@ fn words<const N: usize>(bytes: &[u8]) -> [u64; N] {
     words
 }
 
-/// Whether the code at `address` is that of `libckpt.so`. After a restart it may be in memory of no
-/// name; so the ELF file that `address` lies in is searched for the name of a variable that nobody
-/// else has.
-pub fn is_library(pid: u32, memory: &[Region], address: u64) -> bool {
-    const MARK: &[u8] = b"CKPT_SIGNAL";
-    const LIMIT: u64 = 4 << 20; // no libckpt.so is that large
+/// Whether the handler is that of `libckpt.so`, or of `libckpt.a` in the program itself. After a
+/// restart it may be in memory of no name; so the ELF file that it lies in is searched for the
+/// library's mark. Other handlers in the same file do not block all signals: a C library keeps two
+/// for itself, and does not let a program block them.
+pub fn is_library(pid: u32, memory: &[Region], disposition: &Disposition) -> bool {
+    const LIMIT: u64 = 256 << 20; // the most that is read at a time
+    const OF_LIBC: u64 = 0b11 << 31; // signals 32 and 33
+    let address = disposition.handler;
     let Some(here) = memory.iter().position(|r| (r.start..r.end).contains(&address)) else {
         return false;
     };
+    if disposition.mask & OF_LIBC != OF_LIBC {
+        return false;
+    }
     if memory[here].is_library() {
         return true;
     }
@@ -213,7 +218,7 @@ pub fn is_library(pid: u32, memory: &[Region], address: u64) -> bool {
         if part.read && !part.write && end - part.start <= LIMIT {
             let mut bytes = vec![0; (end - part.start) as usize];
             let read = file.read_at(&mut bytes, part.start).unwrap_or(0);
-            if bytes[..read].windows(MARK.len()).any(|window| window == MARK) {
+            if contains_mark(&bytes[..read]) {
                 return true;
             }
         }

@@ -166,6 +166,22 @@ impl Process {
         let mut headers = headers.by_ref().take(header.program_header_count.into());
         Ok(!headers.any(|header| header.kind == PT_INTERP))
     }
+
+    /// Whether `libckpt.a` has been linked into the program.
+    ///
+    /// # Errors
+    ///
+    /// If the executable cannot be read.
+    pub fn has_library_linked_in(&self) -> Result<bool> {
+        Ok(self.is_static()? && contains_mark(&self.read("exe")?))
+    }
+}
+
+/// Whether the library is in these bytes of a program: they then hold the name of a variable that
+/// nobody else has.
+pub fn contains_mark(bytes: &[u8]) -> bool {
+    const MARK: &[u8] = b"CKPT_SIGNAL";
+    bytes.windows(MARK.len()).any(|window| window == MARK)
 }
 
 impl Region {

@@ -1,6 +1,7 @@
 //! The library, and the way of the signal to it.
 
 use anyhow::{Result, bail};
+use ckpt_image::record::Disposition;
 use ckpt_sys::{Escaped, signal_from_name, signal_name};
 
 use super::process::{Process, Region};
@@ -25,17 +26,19 @@ pub fn check(process: &Process, memory: &[Region], found: &mut Findings) -> Opti
     let name = signal_name(signal);
     let caught = process.has_signal("SigCgt", signal);
     let handler = caught.then(|| ask(process, memory, signal));
-    // After a restart the library may be memory like any other.
-    let ours = |handler: u64| disposition::is_library(process.pid, memory, handler);
-    let handled = handler.as_ref().and_then(|asked| asked.as_ref().ok()).map(|&at| ours(at));
-    if handled != Some(true) && !memory.iter().any(|r| r.is_library() || r.is_scratch()) {
+    // After a restart the library may be memory like any other, and it may be a part of the program.
+    let ours = |asked: &Disposition| disposition::is_library(process.pid, memory, asked);
+    let handled = handler.as_ref().and_then(|asked| asked.as_ref().ok()).map(ours);
+    let linked_in = !process.is_restarted() && process.has_library_linked_in().unwrap_or(false);
+    let loaded = linked_in || memory.iter().any(|r| r.is_library() || r.is_scratch());
+    if handled != Some(true) && !loaded {
         match (process.is_restarted(), process.is_static()) {
             (true, _) if handled.is_none() => {
                 found.unknown("whether libckpt.so is loaded could not be determined");
                 return Some(signal);
             }
             (false, Ok(true)) => {
-                found.no("it is linked statically, so that libckpt.so cannot be preloaded into it")
+                found.no("it is linked statically, and libckpt.a is not linked into it")
             }
             _ => found.no(
                 "libckpt.so is not loaded: start it with LD_PRELOAD=/PATH/TO/libckpt.so PROGRAM",
@@ -43,7 +46,8 @@ pub fn check(process: &Process, memory: &[Region], found: &mut Findings) -> Opti
         }
         return None;
     }
-    found.ok("libckpt.so is loaded");
+    let library = if linked_in { "libckpt.a" } else { "libckpt.so" };
+    found.ok(format!("{library} is {}", if linked_in { "linked into it" } else { "loaded" }));
 
     let chosen = if setting.is_some() { "as CKPT_SIGNAL says" } else { "the default" };
     let other = "start it with CKPT_SIGNAL set to a signal that it leaves alone, as RTMIN+3";
@@ -65,18 +69,18 @@ pub fn check(process: &Process, memory: &[Region], found: &mut Findings) -> Opti
             found.no(format!("the program has its own handler for {name}: {other}"));
         }
         (Some(Err(error)), _) => found.unknown(format!(
-            "whether it is libckpt.so that handles {name} could not be determined: {error:#}"
+            "whether it is {library} that handles {name} could not be determined: {error:#}"
         )),
         _ if found.count(Verdict::No) == before => {
-            found.ok(format!("the signal is {name}, {chosen}, and libckpt.so handles it"));
+            found.ok(format!("the signal is {name}, {chosen}, and {library} handles it"));
         }
         _ => {}
     }
     Some(signal)
 }
 
-/// The address of the program's handler for `signal`.
-fn ask(process: &Process, memory: &[Region], signal: u32) -> Result<u64> {
+/// The program's handler for `signal`.
+fn ask(process: &Process, memory: &[Region], signal: u32) -> Result<Disposition> {
     // A filter of system calls might take offence, and kill it.
     if process.status_number("Seccomp").is_some_and(|mode| mode != 0) {
         bail!("it runs under a seccomp filter");
@@ -85,7 +89,7 @@ fn ask(process: &Process, memory: &[Region], signal: u32) -> Result<u64> {
         memory.iter().filter(|region| region.read && region.execute).collect();
     code.sort_by_key(|region| !(region.is_library() || region.name == b"[vdso]"));
     let code = code.into_iter().map(|region| (region.start, region.end));
-    Ok(disposition::disposition(process.pid, signal, code)?.handler)
+    disposition::disposition(process.pid, signal, code)
 }
 
 /// What a person types to send `signal`.

@@ -40,7 +40,13 @@ impl Image {
         ensure!(length <= LONGEST_HEAD, "{}", Invalid::Damaged);
         let mut head = vec![0; length as usize];
         file.read_exact_at(&mut head, 0)?;
-        Ok(Self { file, head, length: metadata.len(), on_disk: metadata.blocks() * 512 })
+        let image = Self { file, head, length: metadata.len(), on_disk: metadata.blocks() * 512 };
+        let padding = image.head()?.padding();
+        ensure!(padding.end - padding.start <= LONGEST_HEAD, "{}", Invalid::Damaged);
+        let mut between = vec![0; (padding.end - padding.start) as usize];
+        image.file.read_exact_at(&mut between, padding.start)?;
+        ensure!(between.iter().all(|&byte| byte == 0), "{}", Invalid::Checksum);
+        Ok(image)
     }
 
     /// The head.

@@ -301,6 +301,11 @@ pub fn gettid() -> u32 {
     call!(__NR_gettid).unwrap_or(0) as u32
 }
 
+/// Whether the process has such a thread: tgkill(2) with no signal.
+pub fn thread_exists(pid: u32, tid: u32) -> bool {
+    call!(__NR_tgkill, pid, tid, 0_u32) != Err(Errno::ESRCH)
+}
+
 /// The real ids of user and group: getuid(2), getgid(2).
 pub fn user_and_group() -> (u32, u32) {
     (call!(__NR_getuid).unwrap_or(0) as u32, call!(__NR_getgid).unwrap_or(0) as u32)
@@ -547,10 +552,9 @@ pub unsafe fn sigaction(signal: u32, new: Option<&kernel_sigaction>) -> Result<k
     filled(|old| call!(__NR_rt_sigaction, signal, new, old, SIGNAL_SET))
 }
 
-/// Blocks every signal that can be; the mask of rt_sigprocmask(2) before that.
-pub fn block_all_signals() -> Result<u64> {
-    let all = ALL_SIGNALS;
-    filled(|old| call!(__NR_rt_sigprocmask, SIG_SETMASK, &raw const all, old, SIGNAL_SET))
+/// rt_sigprocmask(2): sets the signals that are blocked, and returns the old mask.
+pub fn set_signal_mask(mask: u64) -> Result<u64> {
+    filled(|old| call!(__NR_rt_sigprocmask, SIG_SETMASK, &raw const mask, old, SIGNAL_SET))
 }
 
 /// rt_sigpending(2): the signals that are pending, of the thread or the process.
@@ -578,7 +582,7 @@ pub fn queue_to_thread(pid: u32, tid: u32, signal: u32, info: *const siginfo_t) 
 // Timers.
 
 /// clock_gettime(2), nanoseconds.
-pub fn clock(clock: u32) -> u64 {
+pub fn clock(clock: i32) -> u64 {
     let time = filled::<timespec>(|into| call!(__NR_clock_gettime, clock, into));
     time.map_or(0, |time| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
@@ -610,10 +614,10 @@ pub fn timer_gettime(id: i32) -> Result<itimerspec> {
     filled(|into| call!(__NR_timer_gettime, id, into))
 }
 
-/// timer_settime(2), relative.
-pub fn timer_settime(id: i32, value: &itimerspec) -> Result<()> {
+/// timer_settime(2), relative or with `TIMER_ABSTIME`.
+pub fn timer_settime(id: i32, flags: u32, value: &itimerspec) -> Result<()> {
     let null = core::ptr::null::<u8>();
-    call!(__NR_timer_settime, id, 0_u32, core::ptr::from_ref(value), null).map(drop)
+    call!(__NR_timer_settime, id, flags, core::ptr::from_ref(value), null).map(drop)
 }
 
 // What the C library has registered with the kernel.

@@ -7,7 +7,8 @@
 //! * [`call`]: the system calls, one typed line each;
 //! * [`Errno`]: what they answer, by name;
 //! * [`Line`]: text in a fixed buffer, for the one line that says what went wrong;
-//! * [`lines`], [`maps`], [`proc`](mod@proc): readers of `/proc`.
+//! * [`lines`], [`maps`], [`proc`](mod@proc): readers of `/proc`;
+//! * [`timer`]: how a timer is set so that it goes on where it was.
 #![cfg_attr(not(test), no_std)]
 
 pub mod call;
@@ -16,6 +17,7 @@ mod line;
 pub mod lines;
 pub mod maps;
 pub mod proc;
+pub mod timer;
 
 pub use call::Fd;
 pub use errno::Errno;

@@ -108,6 +108,16 @@ impl<'a> Mapping<'a> {
     pub fn length(&self) -> u64 {
         self.end - self.start
     }
+
+    /// What may be done with it, as the kernel shows it: `rw-p`.
+    pub fn permissions(&self) -> &'static str {
+        const ALL: [&str; 16] = [
+            "---p", "---s", "--xp", "--xs", "-w-p", "-w-s", "-wxp", "-wxs", "r--p", "r--s", "r-xp",
+            "r-xs", "rw-p", "rw-s", "rwxp", "rwxs",
+        ];
+        let bits = [self.read, self.write, self.execute, self.shared];
+        ALL[bits.iter().fold(0, |index, &bit| index << 1 | usize::from(bit))]
+    }
 }
 
 impl Details<'_> {
@@ -206,7 +216,9 @@ mod tests {
                 name: b"/usr/lib/a b (deleted)",
             }
         );
+        assert_eq!(parsed.permissions(), "r-xp");
         let anonymous = Mapping::parse(b"1000-2000 rw-s 00000000 00:00 0 ").unwrap();
+        assert_eq!(anonymous.permissions(), "rw-s");
         assert_eq!((anonymous.name, anonymous.shared, anonymous.length()), (&b""[..], true, 4096));
         for wrong in ["", "1000-2000", "1000 rw-p 0 0:0 0", "x-y rw-p 0 0:0 0", "1-2 rwp 0 0:0 0"] {
             assert_eq!(Mapping::parse(wrong.as_bytes()), None, "{wrong}");

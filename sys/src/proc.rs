@@ -23,6 +23,32 @@ pub fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errn
     }
 }
 
+/// `/proc/self/coredump_filter`: which mappings the kernel would write to a core file, as a mask.
+pub const CORE_DUMP_FILTER: &CStr = c"/proc/self/coredump_filter";
+
+/// `/proc/self/oom_score_adj`: how willingly the kernel ends the process when memory is short.
+pub const OOM_SCORE_ADJUSTMENT: &CStr = c"/proc/self/oom_score_adj";
+
+/// The number, hexadecimal or decimal by `radix`, that is all of a small file.
+pub fn read_number(path: &CStr, radix: u32) -> Option<i64> {
+    let mut buffer = [0; 32];
+    let text = read_file(path, &mut buffer).ok()?.trim_ascii();
+    i64::from_str_radix(core::str::from_utf8(text).ok()?, radix).ok()
+}
+
+/// Writes a decimal number to a small file.
+///
+/// # Errors
+///
+/// Those of open(2) and write(2).
+pub fn write_number(path: &CStr, number: i64) -> Result<(), Errno> {
+    use core::fmt::Write;
+    let file = call::File::open(path, linux_raw_sys::general::O_WRONLY)?;
+    let mut text = Line::<32>::new();
+    let _ = write!(text, "{number}");
+    call::write(file.fd(), text.as_bytes()).map(drop)
+}
+
 /// The value of `key` in text of lines `key: value`, as `/proc/PID/status` and `fdinfo` are.
 pub fn value_of<'a>(text: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
     text.split(|&byte| byte == b'\n').find_map(|line| {

@@ -7,13 +7,16 @@
 
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
+mod edited;
 pub mod maps;
 pub mod place;
 pub mod program;
 mod running;
+mod source;
 mod terminal;
 mod watch;
 
+pub use edited::Edited;
 pub use place::{Place, User};
 pub use program::{Program, Stream};
 pub use running::{Running, killed_by};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
+use std::iter::once;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ pub struct Program<'p> {
     pub place: &'p Place,
     pub command: PathBuf,
     arguments: Vec<OsString>,
+    /// What the command is an argument of, if anything.
+    wrapper: Vec<OsString>,
     environment: BTreeMap<OsString, OsString>,
     directory: PathBuf,
     stdin: Stream,
@@ -53,6 +56,7 @@ impl<'p> Program<'p> {
             place,
             command,
             arguments: Vec::new(),
+            wrapper: Vec::new(),
             environment,
             directory: place.path(""),
             stdin: Stream::Pipe,
@@ -71,6 +75,12 @@ impl<'p> Program<'p> {
 
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.insert(name.into(), value.as_ref().into());
+        self
+    }
+
+    /// Runs it, and its later lives, through `wrapper`, which executes what follows `arguments`.
+    pub fn wrapped(mut self, wrapper: &str, arguments: &[&str]) -> Self {
+        self.wrapper = once(wrapper).chain(arguments.iter().copied()).map(OsString::from).collect();
         self
     }
 
@@ -153,8 +163,15 @@ impl<'p> Program<'p> {
     }
 
     fn spawn(&self, command: &Path, arguments: &[OsString]) -> Running {
-        let mut child = Command::new(command);
-        child.args(arguments).env_clear().envs(&self.environment).current_dir(&self.directory);
+        let mut words =
+            self.wrapper.iter().map(OsString::as_os_str).chain(once(command.as_os_str()));
+        let mut child = Command::new(words.next().expect("the command at least"));
+        child
+            .args(words)
+            .args(arguments)
+            .env_clear()
+            .envs(&self.environment)
+            .current_dir(&self.directory);
         if let Some(id) = self.place.user.id() {
             child.uid(id).gid(id); // and, being root, leaves all other groups
         }

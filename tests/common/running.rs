@@ -1,8 +1,8 @@
 //! A program under way: what it says, what is said to it, its checkpoints and its end.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::source::Source;
 use super::{PATIENCE, Program, Watch};
 
 /// A child of the test, killed when it is dropped.
@@ -25,16 +26,6 @@ pub struct Running {
     errors: Source,
     image: PathBuf,
     signal: i32,
-}
-
-/// One of its streams, as far as it has been read.
-#[derive(Default)]
-struct Source {
-    /// The descriptor, until its end has been reached.
-    from: Option<File>,
-    text: Vec<u8>,
-    /// How much of the text has been handed out as lines.
-    seen: usize,
 }
 
 impl Running {
@@ -256,6 +247,22 @@ impl Running {
         }
     }
 
+    /// Waits until it has read so much of the file that is its standard input. No event tells that.
+    pub fn has_read(&mut self, bytes: u64) {
+        let path = format!("/proc/{}/fdinfo/0", self.pid);
+        let position = || {
+            let text = fs::read_to_string(&path).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("pos:"))?.trim().parse::<u64>().ok()
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while position().is_none_or(|position| position < bytes) {
+            if self.has_ended() || Instant::now() > deadline {
+                self.fail("it has not read its standard input");
+            }
+            std::thread::yield_now();
+        }
+    }
+
     /// All that it has written to standard output.
     pub fn all_output(&self) -> String {
         String::from_utf8_lossy(&self.output.text).into_owned()
@@ -354,34 +361,6 @@ impl Drop for Running {
         if self.status.is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
-        }
-    }
-}
-
-impl Source {
-    fn new(from: Option<File>) -> Source {
-        Source { from, ..Source::default() }
-    }
-
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.from.as_ref().map(|file| file.as_fd())
-    }
-
-    /// The next complete line that has not been handed out.
-    fn line(&mut self) -> Option<String> {
-        let fresh = &self.text[self.seen..];
-        let length = fresh.iter().position(|byte| *byte == b'\n')?;
-        let line = String::from_utf8_lossy(&fresh[..length]).into_owned();
-        self.seen += length + 1;
-        Some(line)
-    }
-
-    /// Reads what there is. The user's end of a terminal without a program gives an error.
-    fn take_in(&mut self) {
-        let mut buffer = [0; 65536];
-        match self.from.as_mut().expect("polled, so open").read(&mut buffer) {
-            Ok(0) | Err(_) => self.from = None,
-            Ok(length) => self.text.extend_from_slice(&buffer[..length]),
         }
     }
 }
