@@ -4,7 +4,9 @@ use core::cell::UnsafeCell;
 
 use ckpt_sys::lines::{Lines, split_once};
 use ckpt_sys::{Errno, call, signal_from_name};
-use linux_raw_sys::general::{SIGKILL, SIGSTOP, SIGUSR2};
+use linux_raw_sys::general::{
+    SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP, SIGSYS, SIGTRAP, SIGUSR2,
+};
 
 use crate::scratch::Scratch;
 use crate::thread::LibcRecord;
@@ -89,16 +91,21 @@ impl Config {
         match name {
             b"CKPT_FILE" => self.set_file(value)?,
             b"CKPT_SIGNAL" => {
-                // 32 and 33 belong to the C library.
-                let usable = |&signal: &u32| ![SIGKILL, SIGSTOP, 32, 33].contains(&signal);
+                // The first two cannot be caught, the next are the program's own faults, and the last
+                // belong to the C library.
+                const UNUSABLE: [u32; 10] =
+                    [SIGKILL, SIGSTOP, SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS, 32, 33];
+                let usable = |signal: &u32| !UNUSABLE.contains(signal);
                 self.signal = signal_from_name(value).filter(usable).ok_or(Unusable(
                     "CKPT_SIGNAL",
-                    "a signal that can be caught, as USR2, RTMIN+3 or 12",
+                    "a signal that programs can spare, as USR2, RTMIN+3 or 12",
                 ))?;
             }
             b"CKPT_INTERVAL" => {
-                self.interval = seconds(value)
-                    .ok_or(Unusable("CKPT_INTERVAL", "a number of seconds, as 600 or 0.5"))?;
+                self.interval = seconds(value).ok_or(Unusable(
+                    "CKPT_INTERVAL",
+                    "a number of seconds, at least 0.001, as 600 or 0.5",
+                ))?;
             }
             b"CKPT_VERBOSE" => self.verbose = !matches!(value, b"" | b"0"),
             b"CKPT_CONTENT" => {
@@ -118,7 +125,7 @@ impl Config {
     /// one from the present directory.
     pub fn set_file(&mut self, pattern: &[u8]) -> Result<(), Unusable> {
         const UNUSABLE: Unusable =
-            Unusable("CKPT_FILE", "a path of less than 4,000 bytes in a directory that exists");
+            Unusable("CKPT_FILE", "the path of a file, of less than 4,000 bytes");
         if pattern.is_empty() || pattern.ends_with(b"/") {
             return Err(UNUSABLE);
         }
@@ -162,14 +169,17 @@ fn push_program_name(path: &mut ckpt_sys::Line<PATH>) {
     }
 }
 
-/// Seconds, with at most nine digits behind the point, in nanoseconds. None for zero.
+/// Seconds, with at most nine digits behind the point, in nanoseconds; at least a millisecond.
 fn seconds(text: &[u8]) -> Option<u64> {
     use ckpt_sys::lines::number;
     const BILLION: u64 = 1_000_000_000;
     let (whole, fraction) = split_once(text, b'.').unwrap_or((text, b"0"));
     let digits = u32::try_from(fraction.len()).ok().filter(|&digits| digits <= 9)?;
     let fraction = number(fraction, 10)? * 10_u64.pow(9 - digits);
-    number(whole, 10)?.checked_mul(BILLION)?.checked_add(fraction).filter(|&time| time > 0)
+    number(whole, 10)?
+        .checked_mul(BILLION)?
+        .checked_add(fraction)
+        .filter(|&time| time >= BILLION / 1000)
 }
 
 /// Calls `each` with the name and value of every variable in the environment that process `pid`

@@ -3,13 +3,14 @@
 use core::ffi::CStr;
 use core::fmt::Write;
 
-use ckpt_image::NoteWriter;
-use ckpt_image::record::{self, Descriptor, all_with_tails, descriptor, kind};
+use ckpt_image::record::{self, Descriptor, TAIL, all_with_tails, descriptor, kind, tail_of_file};
+use ckpt_image::{Checksum, NoteWriter};
 use ckpt_sys::call::{self, Fd};
 use ckpt_sys::lines::number;
-use ckpt_sys::{Escaped, Line, proc};
+use ckpt_sys::{Errno, Escaped, Line, proc};
 use linux_raw_sys::general::{
-    O_CLOEXEC, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK, stat,
+    O_ACCMODE, O_CLOEXEC, O_NONBLOCK, O_RDONLY, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT,
+    S_IFREG, S_IFSOCK, stat,
 };
 
 use crate::config::PATH;
@@ -47,7 +48,9 @@ fn capture_one(notes: &mut NoteWriter<'_>, fd: Fd, text: &mut [u8]) -> Result<()
         device: status.st_dev,
         inode: status.st_ino,
         name_length: path.len() as u32,
-        reserved: 0,
+        mtime_nsec: status.st_mtime_nsec as u32,
+        mtime: status.st_mtime as i64,
+        tail: 0,
     };
     descriptor.shares = shares_with(notes, &descriptor);
     let kind = kind_of(fd, &status, path).and_then(|kind| {
@@ -71,6 +74,9 @@ fn capture_one(notes: &mut NoteWriter<'_>, fd: Fd, text: &mut [u8]) -> Result<()
             )));
         }
     };
+    if descriptor.kind == descriptor::REGULAR && descriptor.flags & O_ACCMODE != O_RDONLY {
+        descriptor.tail = tail(path, descriptor.size).unwrap_or(0);
+    }
     if info.windows(6).any(|word| word == b"\nlock:") {
         return Err(not_written(format_args!(
             "descriptor {} holds a lock on {}, which cannot be restored yet",
@@ -101,6 +107,23 @@ fn shares_with(notes: &NoteWriter<'_>, new: &Descriptor) -> i32 {
             )
         })
         .map_or(new.fd, |other| other.fd)
+}
+
+/// The checksum of the tail of a file, by which the restart knows it again before it cuts it back. The
+/// descriptor itself may be open for writing only.
+fn tail(path: &[u8], size: u64) -> Result<u64, Errno> {
+    let mut name = Line::<{ PATH + 1 }>::new();
+    name.push(path);
+    name.push(b"\0");
+    let file = call::File::open(as_path(&name), O_NONBLOCK)?;
+    let range = tail_of_file(size);
+    let mut buffer = [0; TAIL];
+    let buffer = &mut buffer[..(range.end - range.start) as usize];
+    // SAFETY: the bytes are those of the buffer.
+    let read = unsafe { call::pread(file.fd(), buffer.as_mut_ptr(), buffer.len(), range.start) }?;
+    let mut sum = Checksum::new();
+    sum.update(&buffer[..read]);
+    Ok(sum.value())
 }
 
 /// Whether the file of a descriptor can be opened again by its path.

@@ -18,9 +18,10 @@
 //! What is captured in a file here is restored by the file of the same name in `restart-nostd`.
 //!
 //! The library runs inside programs about which it knows nothing. It links no libc, allocates
-//! nothing, takes no lock, has no thread-local storage, exports no symbol, and looks at the
-//! program's memory only through the kernel, so that no page of it can make it fault. Its own
-//! memory is a page of configuration in its data segment and the scratch mapping.
+//! nothing, takes no lock, has no thread-local storage, exports no symbol, and reads the program's
+//! pages only through the kernel, so that none of them can make it fault; but for the signal frame,
+//! which the kernel has just written, and what the C library says of itself. Its own memory is a few
+//! pages of its data segment and the scratch mapping.
 #![no_std]
 
 mod checkpoint;

@@ -298,10 +298,22 @@ pub struct Descriptor {
     pub inode: u64,
     /// The length of the path behind this record.
     pub name_length: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The file's modification time, nanoseconds and
+    pub mtime_nsec: u32,
+    /// seconds.
+    pub mtime: i64,
+    /// The checksum of the file's last bytes ([`tail_of_file`]); 0 if it is not known.
+    pub tail: u64,
 }
-const_assert_eq!(size_of::<Descriptor>(), 56);
+const_assert_eq!(size_of::<Descriptor>(), 72);
+
+/// Which bytes of a file of `size` bytes are its tail: by them it is known again.
+pub const fn tail_of_file(size: u64) -> core::ops::Range<u64> {
+    size.saturating_sub(TAIL as u64)..size
+}
+
+/// The most bytes in the tail of a file.
+pub const TAIL: usize = 4096;
 
 /// Bits in an affinity mask: more CPUs than any kernel is built for.
 pub const CPUS: usize = 8192;

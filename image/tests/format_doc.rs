@@ -92,7 +92,7 @@ fn structures() {
         id clock signal notify value remaining interval overdue
     ]);
     describes!(text, Descriptor [
-        fd kind flags shares offset size device inode name_length reserved
+        fd kind flags shares offset size device inode name_length mtime_nsec mtime tail
     ]);
     describes!(text, Attributes [
         limits nice umask scheduling_policy scheduling_priority scheduling_flags io_priority

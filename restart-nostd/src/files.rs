@@ -1,16 +1,17 @@
 //! Descriptors.
 
-use ckpt_image::record::{Descriptor, all_with_tails, descriptor, kind};
-use ckpt_image::{Head, Invalid};
-use ckpt_sys::call::{self, Fd};
+use ckpt_image::record::{Descriptor, TAIL, all_with_tails, descriptor, kind, tail_of_file};
+use ckpt_image::{Checksum, Head, Invalid};
+use ckpt_sys::call::{self, Fd, File};
 use ckpt_sys::{Errno, Escaped, proc};
 use linux_raw_sys::general::{
-    F_DUPFD_CLOEXEC, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC, O_ACCMODE, O_CLOEXEC, O_NONBLOCK,
-    O_PATH, O_RDONLY, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, S_IFCHR, S_IFDIR, S_IFMT,
-    S_IFREG, SEEK_SET, rlimit64, stat,
+    F_DUPFD_CLOEXEC, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC, O_ACCMODE, O_APPEND, O_CLOEXEC,
+    O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, S_IFCHR,
+    S_IFDIR, S_IFMT, S_IFREG, SEEK_SET, rlimit64, stat,
 };
 
-use crate::image::Image;
+use crate::image::{Image, read_at};
+use crate::memory;
 use crate::memory::with_path;
 use crate::report::{self, OrFail, fail};
 
@@ -53,6 +54,54 @@ pub fn check(image: &Image, head: &Head<'_>) {
             fail(format_args!(
                 "{step}, has shrunk from {} to {} bytes since the checkpoint; put it back",
                 record.size, status.st_size
+            ));
+        }
+        if is_written(&record) {
+            check_written(head, &record, path, &status);
+        }
+    }
+}
+
+/// Whether a descriptor is a file that the program may write to.
+fn is_written(record: &Descriptor) -> bool {
+    record.kind == descriptor::REGULAR
+        && record.flags & O_PATH == 0
+        && record.flags & O_ACCMODE != O_RDONLY
+}
+
+/// Refuses a file that the program writes to, and that cannot be made again what it was. Output only
+/// grows, and is cut back: if it still ends as it did, there, and is not something else by now. A
+/// file that is read, too, such as a database, must not have changed at all, since its contents are
+/// not in the image; unless it is mapped and they are.
+fn check_written(head: &Head<'_>, record: &Descriptor, path: &[u8], status: &stat) {
+    let size = status.st_size as u64;
+    let changed = size != record.size
+        || (status.st_mtime as i64, status.st_mtime_nsec as u32)
+            != (record.mtime, record.mtime_nsec);
+    let is_output = record.flags & O_ACCMODE == O_WRONLY
+        || record.flags & O_APPEND != 0
+        || record.fd <= call::STDERR.0;
+    if !is_output && changed && !memory::is_written_back(head, path) {
+        fail(format_args!(
+            "{}, which the program reads and writes, has changed since the checkpoint; put a copy of \
+             that time back",
+            Escaped(path)
+        ));
+    }
+    if is_output && size > record.size && record.tail != 0 {
+        let range = tail_of_file(record.size);
+        let mut buffer = [0; TAIL];
+        let buffer = &mut buffer[..(range.end - range.start) as usize];
+        let file = with_path(path, |path| File::open(path, 0));
+        let read = file.and_then(|file| read_at(file.fd(), buffer, range.start));
+        let mut sum = Checksum::new();
+        sum.update(buffer);
+        if read.is_ok() && sum.value() != record.tail {
+            fail(format_args!(
+                "{}, to which the program writes, is not what it was at the checkpoint, and would be \
+                 cut to {} bytes; move it away, and put the old one back",
+                Escaped(path),
+                record.size
             ));
         }
     }
@@ -145,8 +194,7 @@ fn close_others(image: &Image, all: impl Iterator<Item = (Descriptor, &'static [
 pub fn cut_back(image: &Image) {
     let head = image.head();
     for (record, path) in descriptors(image, &head) {
-        let written = record.flags & O_ACCMODE != O_RDONLY && record.flags & O_PATH == 0;
-        if record.kind != descriptor::REGULAR || !is_opened(&record) || !written {
+        if !is_opened(&record) || !is_written(&record) {
             continue;
         }
         let step = format_args!("cutting {} back to {} bytes", Escaped(path), record.size);

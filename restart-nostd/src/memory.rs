@@ -288,16 +288,26 @@ fn finish(record: &Mapping, name: &[u8]) {
     }
 }
 
+/// Whether a mapping is of a shared file, and written back to it.
+fn is_written_to(record: &Mapping) -> bool {
+    record.kind == mapping::FILE
+        && record.stored == mapping::STORED_WHOLE
+        && is_shared(record)
+        && flags(record).any_of(VmFlags::MAY_WRITE)
+}
+
+/// Whether the contents of the file at `path` are in the image, and will be written back.
+pub fn is_written_back(head: &Head<'_>, path: &[u8]) -> bool {
+    let mut mappings = head.mappings().into_iter().flatten();
+    mappings.any(|(record, name)| name == path && is_written_to(&record))
+}
+
 /// Writes what the image has of shared file mappings back to their files: what the program has in
 /// memory, it has in the file.
 pub fn write_back(image: &Image) {
     let head = image.head();
     for (record, name) in head.mappings().into_iter().flatten() {
-        let writable = flags(&record).any_of(VmFlags::MAY_WRITE);
-        if record.kind != mapping::FILE
-            || record.stored != mapping::STORED_WHOLE
-            || !(is_shared(&record) && writable)
-        {
+        if !is_written_to(&record) {
             continue;
         }
         let step = format_args!("writing {}, which the program has mapped", Escaped(name));

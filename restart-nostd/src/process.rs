@@ -66,18 +66,39 @@ pub fn restore_limits(image: &Image) {
     }
 }
 
+/// The resource limits by number (getrlimit(2)).
+const LIMITS: [&str; RLIM_NLIMITS as usize] = [
+    "CPU",
+    "FSIZE",
+    "DATA",
+    "STACK",
+    "CORE",
+    "RSS",
+    "NPROC",
+    "NOFILE",
+    "MEMLOCK",
+    "AS",
+    "LOCKS",
+    "SIGPENDING",
+    "MSGQUEUE",
+    "NICE",
+    "RTPRIO",
+    "RTTIME",
+];
+
 /// Restores a resource limit, as far as the hard limit here allows.
 fn restore_limit(resource: u32, saved: rlimit64) {
     let Ok(here) = call::prlimit(resource, None) else { return };
+    let name = LIMITS[resource as usize];
     if call::prlimit(resource, Some(&saved)).is_err() {
         let hard = saved.rlim_max.min(here.rlim_max);
         let soft = saved.rlim_cur.min(hard);
         let possible = rlimit64 { rlim_cur: soft, rlim_max: hard };
         let result = call::prlimit(resource, Some(&possible));
         if let Err(errno) = result {
-            note(format_args!("resource limit {resource} is not restored: {errno}"));
+            note(format_args!("RLIMIT_{name} is not restored: {errno}"));
         } else if soft != saved.rlim_cur {
-            note(format_args!("resource limit {resource} is {soft}: here it cannot be higher"));
+            note(format_args!("RLIMIT_{name} is {soft}: here it cannot be higher; see ulimit"));
         }
     }
 }

@@ -50,12 +50,15 @@ pub fn check(process: &Process, memory: &[Region], found: &mut Findings) -> Opti
     found.ok(format!("{library} is {}", if linked_in { "linked into it" } else { "loaded" }));
 
     let chosen = if setting.is_some() { "as CKPT_SIGNAL says" } else { "the default" };
-    let other = "start it with CKPT_SIGNAL set to a signal that it leaves alone, as RTMIN+3";
+    let other = "start it with CKPT_SIGNAL set to another signal, one that it leaves alone, as RTMIN+3 or RTMIN+7";
     let before = found.count(Verdict::No);
     if process.has_signal("SigIgn", signal) {
         found.no(format!("the program ignores {name}: {other}"));
     } else if !caught {
-        found.no(format!("nobody handles {name}, which would end the program: {other}"));
+        found.no(format!(
+            "nobody handles {name}, which would end the program: if the library has said at the start \
+             why it is not active, mend that, or else {other}"
+        ));
     }
     let blocked = |signal| process.has_signal("SigBlk", signal);
     let mut blockable = (1..=31).filter(|&n| n != libc::SIGKILL && n != libc::SIGSTOP);

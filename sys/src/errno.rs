@@ -43,11 +43,34 @@ names! {
     EKEYREJECTED, EOWNERDEAD, ENOTRECOVERABLE, ERFKILL, EHWPOISON,
 }
 
+impl Errno {
+    /// In plain words, for those that people meet.
+    fn words(self) -> Option<&'static str> {
+        Some(match self {
+            Self::EACCES | Self::EPERM => "not permitted",
+            Self::EDQUOT => "disk quota exceeded",
+            Self::EEXIST => "it exists",
+            Self::EFBIG => "file too large",
+            Self::EIO => "input/output error",
+            Self::EISDIR => "it is a directory",
+            Self::EMFILE => "too many open files; see ulimit -n",
+            Self::ENAMETOOLONG => "name too long",
+            Self::ENOENT => "no such file or directory",
+            Self::ENOMEM => "not enough memory; see ulimit -v",
+            Self::ENOSPC => "no space left on the disk",
+            Self::ENOTDIR => "not a directory",
+            Self::EROFS => "read-only file system",
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => f.write_str(name),
-            None => write!(f, "error {}", self.0),
+        match (self.name(), self.words()) {
+            (Some(name), Some(words)) => write!(f, "{name} ({words})"),
+            (Some(name), None) => f.write_str(name),
+            (None, _) => write!(f, "error {}", self.0),
         }
     }
 }

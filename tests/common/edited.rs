@@ -39,7 +39,7 @@ impl Edited {
         Edited { head: length, checksums, segments: head.segments().collect(), bytes }
     }
 
-    /// Its head, as long as nothing has been changed.
+    /// Its head, which must not have been changed beyond recognition.
     fn parsed(&self) -> Head<'_> {
         Head::parse(&self.bytes[..self.head], self.bytes.len() as u64).expect("valid")
     }
@@ -61,7 +61,7 @@ impl Edited {
         let note = head.note(kind).expect("the note");
         let (start, length) = (place_of(&self.bytes, note), note.len());
         change(&mut self.bytes[start..start + length]);
-        self
+        self.with_checksum()
     }
 
     /// Leaves the note of type `kind` only its first `length` bytes; the notes behind it move up.
@@ -81,7 +81,7 @@ impl Edited {
         let at = self.program_headers() + offset_of!(ProgramHeader, file_size);
         let size = u64::from_le_bytes(self.bytes[at..][..8].try_into().expect("8 bytes"));
         self.bytes[at..][..8].copy_from_slice(&(size - removed as u64).to_le_bytes());
-        self
+        self.with_checksum()
     }
 
     /// Where the program headers begin, the first of which is that of the notes.
@@ -90,26 +90,29 @@ impl Edited {
         file.program_headers as usize
     }
 
-    /// Changes the stored memory from `address` on.
+    /// Changes the stored memory from `address` on, and its checksum.
     pub fn memory(mut self, address: u64, change: impl FnOnce(&mut [u8])) -> Self {
-        let segment = self.segments.iter().find(|s| s.address == address).expect("a segment");
+        let found = self.segments.iter().enumerate().find(|(_, s)| s.address == address);
+        let (index, segment) = found.expect("a segment");
         let (start, length) = (segment.offset as usize, segment.stored as usize);
         change(&mut self.bytes[start..start + length]);
-        self
+        let value = sum(&self.bytes[start..start + length]);
+        let at = self.checksums + size_of::<Checksums>() + index * 8;
+        self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        self.with_checksum()
     }
 
-    /// Makes the checksums right and writes it to a file of `place` that the user can read.
-    pub fn write(mut self, place: &Place, name: &str) -> PathBuf {
-        let each = self.checksums + size_of::<Checksums>();
-        for (index, segment) in self.segments.iter().enumerate() {
-            let start = segment.offset as usize;
-            let value = sum(&self.bytes[start..start + segment.stored as usize]);
-            self.bytes[each + index * 8..][..8].copy_from_slice(&value.to_le_bytes());
-        }
+    /// Makes the checksum of the head right.
+    fn with_checksum(mut self) -> Self {
         let own = self.checksums + offset_of!(Checksums, head);
         self.bytes[own..own + 8].fill(0);
         let value = sum(&self.bytes[..self.head]);
         self.bytes[own..own + 8].copy_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// Writes it to a file of `place` that the user can read.
+    pub fn write(&self, place: &Place, name: &str) -> PathBuf {
         place.file(name, &self.bytes)
     }
 }
