@@ -287,8 +287,8 @@ macro_rules! program_entry {
     };
 }
 
-/// The run-time and link-time addresses of the linker script's symbol `__image_start`; they
-/// differ once a program has moved.
+/// Where the linker script's symbol `__image_start` is now; it is linked for another address once a
+/// program has moved.
 #[inline(never)]
 pub fn image_start() -> usize {
     let address: usize;

@@ -182,8 +182,8 @@ fn seconds(text: &[u8]) -> Option<u64> {
         .filter(|&time| time >= BILLION / 1000)
 }
 
-/// Calls `each` with the name and value of every variable in the environment that process `pid`
-/// was started with.
+/// Calls `each` with the name and value of every variable in the environment that a process was
+/// started with: `path` is that of its `/proc/PID/environ`.
 pub fn for_each_variable(
     path: &core::ffi::CStr,
     buffer: &mut [u8],

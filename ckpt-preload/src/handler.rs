@@ -92,6 +92,7 @@ unsafe extern "C" fn handle(_: i32, info: *const siginfo_t, frame: *const Signal
     // Here the process may be another one. Whatever is to be put right then, restart-static has
     // done; what is left is to return into the program.
     if outcome == outcome::FAILED {
+        // A defect of the library's. Pending signals and descriptors may be lost by it; limits are not.
         limits::put_back();
     }
     OWNER.store(0, Relaxed);

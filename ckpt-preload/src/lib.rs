@@ -15,7 +15,8 @@
 //!   writer        and writes it, complete and checked, under the name of the image.
 //! ```
 //!
-//! What is captured in a file here is restored by the file of the same name in `restart-nostd`.
+//! What is captured in a file here is restored by the file of the same name in `restart-nostd`, if it has
+//! one. `pages` tells which pages there are, `segments` which of them are stored.
 //!
 //! The library runs inside programs about which it knows nothing. It links no libc, allocates
 //! nothing, takes no lock, has no thread-local storage, exports no symbol, and reads the program's

@@ -1,4 +1,4 @@
-//! The scratch memory: the only mapping that the library adds to a program.
+//! The scratch memory: the only mapping that the library adds to a program, apart from its own file's.
 //!
 //! ```text
 //!   base                                                              base + SIZE

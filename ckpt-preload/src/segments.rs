@@ -13,7 +13,7 @@
 
 use ckpt_image::record::{self, Mapping, all_with_tails, mapping};
 use ckpt_image::{NoteWriter, ProgramHeader, VmFlags};
-use ckpt_sys::Errno;
+use ckpt_sys::{Errno, Escaped};
 use linux_raw_sys::general::{PROT_EXEC, PROT_READ, PROT_WRITE};
 
 use crate::config::config;
@@ -75,7 +75,7 @@ impl Segments<'_> {
         pagemap: &PageMap,
         buffer: &mut [u64],
     ) -> Result<(), Trouble> {
-        for (record, _) in all_with_tails::<Mapping>(mappings) {
+        for (record, name) in all_with_tails::<Mapping>(mappings) {
             if [mapping::SCRATCH, mapping::VVAR].contains(&record.kind) {
                 continue;
             }
@@ -100,7 +100,8 @@ impl Segments<'_> {
                     })?;
                 }
                 (_, mapping::SHARED_ANONYMOUS | mapping::MEMFD) => {
-                    refuse_shared(mappings, &record, pagemap, buffer).map_err(Trouble::Failure)?;
+                    refuse_shared(mappings, &record, name, pagemap, buffer)
+                        .map_err(Trouble::Failure)?;
                     // What is swapped out looks to mincore() as if it were not there.
                     if record.swapped != 0 {
                         self.add(record.start, record.end)?;
@@ -115,7 +116,7 @@ impl Segments<'_> {
                 (_, mapping::FILE) => {
                     let flags = VmFlags(record.flags);
                     if flags.any_of(VmFlags::MAY_SHARE) && flags.any_of(VmFlags::MAY_WRITE) {
-                        refuse_shared(mappings, &record, pagemap, buffer)
+                        refuse_shared(mappings, &record, name, pagemap, buffer)
                             .map_err(Trouble::Failure)?;
                     }
                     let in_file = record.file_size.saturating_sub(record.offset);
@@ -169,6 +170,7 @@ impl Segments<'_> {
 fn refuse_shared(
     mappings: &[u8],
     record: &Mapping,
+    name: &[u8],
     pagemap: &PageMap,
     buffer: &mut [u64],
 ) -> Result<(), Failure> {
@@ -180,7 +182,8 @@ fn refuse_shared(
     }
     pagemap.for_each_run(record.start, record.end, Wanted::Shared, buffer, |start, _| {
         Err(not_written(format_args!(
-            "the memory at {start:x} is shared with another process, which cannot be restored yet"
+            "the memory at {start:x} ({}) is shared with another process, which cannot be restored yet",
+            Escaped(if name.is_empty() { b"of no file" } else { name })
         )))
     })
 }

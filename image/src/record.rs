@@ -450,6 +450,13 @@ pub fn all_with_tails<T: WithTail>(mut bytes: &[u8]) -> impl Iterator<Item = (T,
     })
 }
 
+/// Whether `bytes` are records with tails and nothing else.
+pub fn are_whole<T: WithTail>(bytes: &[u8]) -> bool {
+    let lengths = all_with_tails::<T>(bytes)
+        .map(|(record, _)| size_of::<T>() + record.tail_length().next_multiple_of(8));
+    lengths.sum::<usize>() == bytes.len()
+}
+
 /// The text up to the first NUL.
 pub fn text(bytes: &[u8]) -> &[u8] {
     bytes.split(|&byte| byte == 0).next().unwrap_or(bytes)

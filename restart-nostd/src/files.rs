@@ -1,13 +1,15 @@
 //! Descriptors.
 
-use ckpt_image::record::{Descriptor, TAIL, all_with_tails, descriptor, kind, tail_of_file};
+use ckpt_image::record::{
+    Descriptor, TAIL, all_with_tails, are_whole, descriptor, kind, tail_of_file,
+};
 use ckpt_image::{Checksum, Head, Invalid};
 use ckpt_sys::call::{self, Fd, File};
 use ckpt_sys::{Errno, Escaped, proc};
 use linux_raw_sys::general::{
     F_DUPFD_CLOEXEC, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC, O_ACCMODE, O_APPEND, O_CLOEXEC,
-    O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, S_IFCHR,
-    S_IFDIR, S_IFMT, S_IFREG, SEEK_SET, rlimit64, stat,
+    O_CREAT, O_EXCL, O_NONBLOCK, O_PATH, O_RDONLY, O_TRUNC, O_WRONLY, RLIMIT_FSIZE, RLIMIT_MEMLOCK,
+    RLIMIT_NOFILE, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, SEEK_SET, rlimit64, stat,
 };
 
 use crate::image::{Image, read_at};
@@ -30,11 +32,19 @@ fn is_opened(record: &Descriptor) -> bool {
 
 /// Refuses files that are not there, or hold less than they did.
 pub fn check(image: &Image, head: &Head<'_>) {
+    // Those are of the moment of opening, and never shown by the kernel.
+    const NEVER_SHOWN: u32 = O_CREAT | O_EXCL | O_TRUNC;
+    if !are_whole::<Descriptor>(head.note(kind::DESCRIPTORS).unwrap_or(&[])) {
+        image.fail(&Invalid::Damaged);
+    }
     // A copy, on another machine, is another file; here it is not what the program had open.
     let same_boot = head.process().0.boot_id == proc::boot_id();
     let mut last = -1;
     for (record, path) in descriptors(image, head) {
-        if record.fd <= last || !(0..=record.fd).contains(&record.shares) {
+        if record.fd <= last
+            || !(0..=record.fd).contains(&record.shares)
+            || record.flags & NEVER_SHOWN != 0
+        {
             image.fail(&Invalid::Damaged);
         }
         last = record.fd;

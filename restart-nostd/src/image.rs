@@ -15,7 +15,7 @@ use linux_raw_sys::general::{
 };
 
 use crate::report::{fail, note};
-use crate::{files, memory, thread};
+use crate::{files, memory, signals, thread};
 
 /// An image whose head is in memory.
 #[derive(Clone, Copy)]
@@ -123,6 +123,7 @@ impl Image {
         self.check_registers(&head);
         memory::check(self, &head);
         thread::check(self);
+        signals::check(self);
         files::check(self, &head);
     }
 

@@ -10,13 +10,14 @@
 //!     process       working directory, limits, names
 //!     timers        interval timers, POSIX timers
 //!     thread        what the C library has told the kernel
-//!     signals       dispositions, pending ones
 //!     mutexes       the locks that the thread holds
+//!     signals       dispositions, pending ones
 //!   and at last, in the image's own libckpt.so, `resume`: unmaps this program, and returns from the
 //!   signal handler that the checkpoint was taken in.
 //! ```
 //!
-//! What is restored in a file here was captured by the file of the same name in `ckpt-preload`.
+//! What is restored in a file here was captured by the file of the same name in `ckpt-preload`, if it has
+//! one: `contents`, `vdso` and `mutexes` work on memory, which is captured as a whole.
 //!
 //! The program becomes the other one in its own process, and in the foreground of the shell that
 //! started it. It has no libc, no heap and no thread-local storage, and it stands in one piece of

@@ -2,22 +2,39 @@
 
 use core::mem::transmute;
 
-use ckpt_image::record::{Disposition, Pending, kind};
+use ckpt_image::Invalid;
+use ckpt_image::record::{Disposition, Pending, Timer, kind};
 use ckpt_sys::call::{self, ALL_SIGNALS};
 use ckpt_sys::signal_name;
-use linux_raw_sys::general::{SIGKILL, SIGSTOP, kernel_sigaction, kernel_sigset_t};
+use linux_raw_sys::general::{
+    _NSIG, SIGEV_NONE, SIGKILL, SIGSTOP, kernel_sigaction, kernel_sigset_t,
+};
 
 use crate::faults::FAULTS;
 use crate::image::Image;
 use crate::report::OrFail;
+
+/// Refuses signals to be queued that are none, or that cannot wait: those of `PENDING` and of timers.
+pub fn check(image: &Image) {
+    let head = image.head();
+    let pending = image.records::<Pending>(&head, kind::PENDING).map(|record| record.signal);
+    let of_timers = image
+        .records::<Timer>(&head, kind::TIMERS)
+        .filter(|timer| timer.notify != SIGEV_NONE as i32)
+        .map(|timer| timer.signal as u32);
+    let possible = |signal| (1..=_NSIG).contains(&signal) && ![SIGKILL, SIGSTOP].contains(&signal);
+    if !pending.chain(of_timers).all(possible) {
+        image.fail(&Invalid::Damaged);
+    }
+}
 
 /// Blocks every signal but those of wrong addresses; the signal frame has the program's own mask.
 pub fn block() {
     call::set_signal_mask(ALL_SIGNALS & !FAULTS).or_fail(format_args!("blocking signals"));
 }
 
-/// Restores the dispositions, then queues the signals that were pending: the other way round the
-/// kernel would drop those that are ignored. Nothing is delivered any more until the program goes on.
+/// Restores the dispositions, then queues the signals that were pending: the other way round, setting
+/// a disposition to "ignore" would drop the signal that is pending already. Nothing is delivered any more until the program goes on.
 pub fn restore(image: &Image) {
     call::set_signal_mask(ALL_SIGNALS).or_fail(format_args!("blocking signals"));
     let head = image.head();
