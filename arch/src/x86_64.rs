@@ -501,11 +501,6 @@ impl SignalFrame {
         ]
     }
 
-    /// The stack pointer of the interrupted program.
-    pub fn stack_pointer(&self) -> u64 {
-        self.context.rsp
-    }
-
     /// Calls `note(name, type, parts)` for each note of a core file that holds the other registers.
     pub fn other_registers(&self, mut note: impl FnMut(&str, u32, &[&[u8]])) {
         const NT_FPREGSET: u32 = 2;
