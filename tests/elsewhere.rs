@@ -11,12 +11,7 @@ use common::{Edited, Place, User, each_user};
 
 /// Restarts `image`, which must be refused in one line that contains all of `words`.
 fn refuses(place: &Place, image: &std::path::Path, words: &[&str]) {
-    let mut restarted = place.target("identity").restart(image);
-    let status = restarted.wait();
-    let line = restarted.errors();
-    assert_eq!(status.code(), Some(125), "{line}");
-    assert_eq!(line.lines().count(), 1, "{line}");
-    assert!(words.iter().all(|word| line.contains(word)), "{words:?} in {line:?}");
+    place.target("identity").refuses_to_restart(image, words);
 }
 
 /// The program has looked its clock functions up in a vDSO that is not this kernel's: they go on

@@ -42,13 +42,7 @@ fn answer(run: &mut Running) -> String {
 
 /// `restart-static` must refuse, in one line that contains all of `words`.
 fn refuses(program: &Program, words: &[&str]) {
-    let mut run = program.restart(&program.image);
-    run.close_input();
-    let status = run.wait();
-    let errors = run.errors();
-    assert_eq!((status.code(), &*run.all_output()), (Some(125), ""), "{errors}");
-    assert!(errors.lines().count() == 1 && errors.starts_with("restart-static: "), "{errors}");
-    assert!(words.iter().all(|word| errors.contains(word)), "no {words:?} in {errors}");
+    program.refuses_to_restart(&program.image, words);
 }
 
 #[test]

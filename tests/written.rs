@@ -10,12 +10,7 @@ use common::{Place, Program, each_user};
 
 /// Restarts `program`, which must be refused in one line that contains all of `words`.
 fn refuses(program: &Program<'_>, words: &[&str]) {
-    let mut restarted = program.restart(&program.image);
-    let status = restarted.wait();
-    let line = restarted.errors();
-    assert_eq!(status.code(), Some(125), "{line}");
-    assert_eq!(line.lines().count(), 1, "{line}");
-    assert!(words.iter().all(|word| line.contains(word)), "{words:?} in {line:?}");
+    program.refuses_to_restart(&program.image, words);
 }
 
 /// A program that counts into `output`, checkpointed and killed after a few lines.

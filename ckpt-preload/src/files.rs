@@ -93,6 +93,14 @@ fn as_path<const N: usize>(line: &Line<N>) -> &CStr {
     CStr::from_bytes_until_nul(line.as_bytes()).unwrap_or(c"")
 }
 
+/// A path with the NUL that ends it.
+fn terminated(path: &[u8]) -> Line<{ PATH + 1 }> {
+    let mut line = Line::new();
+    line.push(path);
+    line.push(b"\0");
+    line
+}
+
 /// The lowest descriptor noted so far that shares the open file, or itself.
 fn shares_with(notes: &NoteWriter<'_>, new: &Descriptor) -> i32 {
     let pid = call::getpid();
@@ -112,10 +120,7 @@ fn shares_with(notes: &NoteWriter<'_>, new: &Descriptor) -> i32 {
 /// The checksum of the tail of a file, by which the restart knows it again before it cuts it back. The
 /// descriptor itself may be open for writing only.
 fn tail(path: &[u8], size: u64) -> Result<u64, Errno> {
-    let mut name = Line::<{ PATH + 1 }>::new();
-    name.push(path);
-    name.push(b"\0");
-    let file = call::File::open(as_path(&name), O_NONBLOCK)?;
+    let file = call::File::open(as_path(&terminated(path)), O_NONBLOCK)?;
     let range = tail_of_file(size);
     let mut buffer = [0; TAIL];
     let buffer = &mut buffer[..(range.end - range.start) as usize];
@@ -128,10 +133,7 @@ fn tail(path: &[u8], size: u64) -> Result<u64, Errno> {
 
 /// Whether the file of a descriptor can be opened again by its path.
 fn is_under_its_name(status: &stat, path: &[u8]) -> bool {
-    let mut name = Line::<{ PATH + 1 }>::new();
-    name.push(path);
-    name.push(b"\0");
-    call::stat(as_path(&name))
+    call::stat(as_path(&terminated(path)))
         .is_ok_and(|there| (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino))
 }
 

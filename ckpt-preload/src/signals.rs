@@ -28,11 +28,16 @@ pub fn take<'r>(room: &'r mut [u8], text: &mut [u8]) -> &'r [Pending] {
     &room[..taken]
 }
 
-/// Whether a pending signal is that of timer `id`; then, how often it has fired.
-pub fn of_timer(pending: &Pending, id: i32) -> Option<u64> {
+/// If a pending signal is that of a timer: the timer's number, and how often it has fired.
+fn timer_of(pending: &Pending) -> Option<(i32, u64)> {
     // siginfo_t of a timer: signal, error, code, padding, timer, overrun.
     let words: &[i32] = bytemuck::cast_slice(&pending.info[..24]);
-    (words[2] == SI_TIMER && words[4] == id).then(|| words[5].max(0) as u64 + 1)
+    (words[2] == SI_TIMER).then(|| (words[4], words[5].max(0) as u64 + 1))
+}
+
+/// Whether a pending signal is that of timer `id`; then, how often it has fired.
+pub fn of_timer(pending: &Pending, id: i32) -> Option<u64> {
+    timer_of(pending).filter(|(timer, _)| *timer == id).map(|(_, fired)| fired)
 }
 
 /// Notes those signals of `taken` that belong into the image. Those of `timers` come back with them.
@@ -54,10 +59,9 @@ pub fn capture_pending(
 
 /// Whether a pending signal is that of a timer that goes on, and so queues it itself.
 fn is_requeued_by_timer(signal: &Pending) -> bool {
-    let words: &[i32] = bytemuck::cast_slice(&signal.info[..24]);
-    words[2] == SI_TIMER
-        && call::timer_gettime(words[4])
-            .is_ok_and(|timer| timer::nanoseconds_of(timer.it_interval) > 0)
+    timer_of(signal).is_some_and(|(id, _)| {
+        call::timer_gettime(id).is_ok_and(|timer| timer::nanoseconds_of(timer.it_interval) > 0)
+    })
 }
 
 /// Takes pending signals out of the queues until there is none, or no room; returns how many.

@@ -151,6 +151,17 @@ impl<'p> Program<'p> {
         self.spawn(&self.place.artifact("restart-static"), &[image.into()])
     }
 
+    /// Continues it from `image`, which must be refused in one line that contains all of `words`.
+    pub fn refuses_to_restart(&self, image: &Path, words: &[&str]) {
+        let mut run = self.restart(image);
+        run.close_input();
+        let status = run.wait();
+        let line = run.errors();
+        assert_eq!((status.code(), &*run.all_output()), (Some(125), ""), "{line}");
+        assert!(line.lines().count() == 1 && line.starts_with("restart-static: "), "{line}");
+        assert!(words.iter().all(|word| line.contains(word)), "{words:?} in {line:?}");
+    }
+
     /// What it writes to standard output in a life that nobody disturbs, `input` being its whole
     /// standard input.
     pub fn undisturbed(&self, input: &str) -> String {
