@@ -5,6 +5,7 @@
 //!   that comes with Rust, whatever the root package itself is built for. So is `libckpt.a`.
 //! * the programs of `examples/`, which must be *dynamically* linked to be preloaded, hence also
 //!   for `-gnu`, with the system's linker; and the libraries that the lab preloads into them or links.
+//!   For another architecture than this machine's that is `ARCH-linux-gnu-gcc`, as Debian calls it.
 //!
 //! Each is a nested `cargo build` with a target directory of its own, since the outer build holds
 //! the lock of the usual one. The results are gathered in one directory, `CKPT_ARTIFACTS`.
@@ -82,9 +83,19 @@ impl Nested<'_> {
                 cargo.env_remove(&*name);
             }
         }
+        let arch = self.target.split('-').next().expect("a target begins with its architecture");
         if self.linker {
-            let flags = "-Clinker=rust-lld -Clinker-flavor=ld.lld -Crelocation-model=pic";
+            let mut flags =
+                "-Clinker=rust-lld -Clinker-flavor=ld.lld -Crelocation-model=pic".to_owned();
+            if arch == "aarch64" {
+                // Or the compiler's own library asks the C library which atomic instructions there are.
+                flags += " -Ctarget-feature=-outline-atomics";
+            }
             cargo.env("RUSTFLAGS", flags);
+        } else if !env::var("HOST").expect("cargo sets HOST").starts_with(arch) {
+            let variable = self.target.to_uppercase().replace('-', "_");
+            let linker = format!("{arch}-linux-gnu-gcc");
+            cargo.env(format!("CARGO_TARGET_{variable}_LINKER"), linker);
         }
         let status = cargo.status().expect("starting the nested cargo");
         assert!(status.success(), "the nested build of {what:?} failed: {status}");

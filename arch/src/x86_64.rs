@@ -36,7 +36,10 @@ use linux_raw_sys::general::{
     __NR_io_getevents, __NR_read, __NR_recvfrom, __NR_recvmmsg, __NR_recvmsg, __NR_rt_sigtimedwait,
     __NR_semop, __NR_semtimedop, __NR_sendmsg, __NR_sendto, __NR_write,
 };
-use linux_raw_sys::general::{__NR_arch_prctl, __NR_exit_group, __NR_munmap, __NR_rt_sigreturn};
+use linux_raw_sys::general::{
+    __NR_arch_prctl, __NR_clock_getres, __NR_clock_gettime, __NR_exit_group, __NR_getcpu,
+    __NR_getrandom, __NR_gettimeofday, __NR_munmap, __NR_rt_sigreturn, __NR_time,
+};
 use linux_raw_sys::general::{ARCH_SET_FS, stack_t};
 use static_assertions::{const_assert, const_assert_eq};
 
@@ -48,12 +51,20 @@ pub const ELF_MACHINE: u16 = 62;
 pub const NAME: &str = "x86_64";
 /// The end of the addresses a program can map (47 bits, less a page).
 pub const ADDRESS_END: u64 = 0x7fff_ffff_f000;
+/// Where to look for a gap in an image: behind where the linker script puts `restart-static`, then at
+/// low addresses.
+pub const GAPS_FROM: [u64; 2] = [0x3f10_0000_0000, 0x1000_0000];
 
 /// What a C library signs its rseq area with (`RSEQ_SIG`, glibc's sysdeps/unix/sysv/linux/x86).
 pub const RSEQ_SIGNATURE: u32 = 0x5305_3053;
 /// Where the C library's own record of a thread lies, from the thread pointer: its first bytes,
 /// among them the thread id in every version of musl.
-pub const THREAD_RECORD: core::ops::Range<usize> = 0..256;
+pub const THREAD_RECORD: core::ops::Range<isize> = 0..256;
+
+/// How a program with a shadow stack is started without one.
+pub const NO_SHADOW_STACK: &str = "GLIBC_TUNABLES=glibc.cpu.x86_shstk=off";
+/// The protection of a mapping whose branch targets are marked: there is none.
+pub const BRANCH_TARGET_PROTECTION: u32 = 0;
 
 /// One raw system call. Returns what the kernel returned, errors as `-errno`.
 ///
@@ -307,6 +318,24 @@ pub fn image_start() -> usize {
 /// The relocation type "base + addend" (`R_X86_64_RELATIVE`).
 pub const RELATIVE_RELOCATION: u32 = 8;
 
+/// Makes `length` bytes at `start`, which have been written, what the processor executes there: here
+/// it sees to that itself.
+///
+/// # Safety
+///
+/// The bytes are readable.
+pub unsafe fn synchronize_instructions(_start: *const u8, _length: usize) {}
+
+/// The functions that the kernels have had in their vDSOs, with the system calls that do the same.
+pub const VDSO_FUNCTIONS: [(&[u8], u32); 6] = [
+    (b"__vdso_clock_getres", __NR_clock_getres),
+    (b"__vdso_clock_gettime", __NR_clock_gettime),
+    (b"__vdso_getcpu", __NR_getcpu),
+    (b"__vdso_getrandom", __NR_getrandom),
+    (b"__vdso_gettimeofday", __NR_gettimeofday),
+    (b"__vdso_time", __NR_time),
+];
+
 /// Bytes that [`write_jump`] writes.
 pub const JUMP_LENGTH: usize = 12;
 
@@ -502,7 +531,7 @@ impl SignalFrame {
     }
 
     /// Calls `note(name, type, parts)` for each note of a core file that holds the other registers.
-    pub fn other_registers(&self, mut note: impl FnMut(&str, u32, &[&[u8]])) {
+    pub fn other_registers(&self, _: &CpuState, mut note: impl FnMut(&str, u32, &[&[u8]])) {
         const NT_FPREGSET: u32 = 2;
         const NT_X86_XSTATE: u32 = 0x202;
         if self.context.floating_point.is_null() {
@@ -551,9 +580,10 @@ const_assert_eq!(size_of::<CpuState>(), 528);
 const LEGACY_FEATURES: u64 = 0b11;
 
 impl CpuState {
-    /// What `frame` holds, laid out as this CPU does.
-    pub fn of_frame(frame: &SignalFrame) -> Self {
-        let mut state = Self::of_this_cpu();
+    /// What `frame` holds, laid out as this CPU does. The kernel's own description of the CPU, in the
+    /// auxiliary vector, tells nothing of it.
+    pub fn of_frame(frame: &SignalFrame, capabilities: [u64; 2]) -> Self {
+        let mut state = Self::of_this_cpu(capabilities);
         // SAFETY: the kernel put an FXSAVE area there, or nothing.
         let floating_point = unsafe { frame.context.floating_point.as_ref() };
         match floating_point.and_then(|f| f.extended_size().map(|size| (f.features, size))) {
@@ -577,7 +607,7 @@ impl CpuState {
     }
 
     /// What a signal frame can hold on this CPU and in this process.
-    pub fn of_this_cpu() -> Self {
+    pub fn of_this_cpu(_: [u64; 2]) -> Self {
         let features = permitted_features();
         let mut state = Self { features, size: 576, components: [[0; 2]; 64] };
         for (feature, component) in state.components.iter_mut().enumerate().skip(2) {
@@ -590,31 +620,43 @@ impl CpuState {
         state
     }
 
-    /// Whether a frame that holds `self` is restored whole where a frame can hold `here`; else the
-    /// number of the feature that is not, or `None` if the area as a whole is too long.
-    pub fn fits(&self, here: &Self) -> Result<(), Option<usize>> {
+    /// Asks the kernel for the features that a process has only if it asks: AMX's tiles. Whether it
+    /// got them is for [`CpuState::of_this_cpu`] to tell. Returns what should be said of it, though all
+    /// may well work: nothing here.
+    pub fn adopt(&mut self) -> Option<&'static str> {
+        const TILE_DATA: usize = 18;
+        if self.features & 1 << TILE_DATA != 0 {
+            // SAFETY: only widens what the process may use.
+            unsafe { arch_prctl(ARCH_REQ_XCOMP_PERM, TILE_DATA) };
+        }
+        None
+    }
+
+    /// Whether a frame that holds `self` is restored whole where a frame can hold `here`; else what
+    /// does not fit.
+    pub fn fits(&self, here: &Self) -> Result<(), &'static str> {
         for feature in 2..64 {
             if self.features & 1 << feature != 0
                 && (here.features & 1 << feature == 0
                     || here.components[feature] != self.components[feature])
             {
-                return Err(Some(feature));
+                return Err(feature_registers(feature));
             }
         }
-        if self.size > here.size { Err(None) } else { Ok(()) }
+        if self.size > here.size { Err("extended registers") } else { Ok(()) }
     }
+}
 
-    /// What people call the registers of `feature`.
-    pub fn feature_name(feature: usize) -> &'static str {
-        match feature {
-            2 => "AVX",
-            3 | 4 => "MPX",
-            5..=7 => "AVX-512",
-            9 => "PKRU",
-            17 | 18 => "AMX",
-            19 => "APX",
-            _ => "unknown",
-        }
+/// What people call the registers of `feature`.
+fn feature_registers(feature: usize) -> &'static str {
+    match feature {
+        2 => "AVX registers",
+        3 | 4 => "MPX registers",
+        5..=7 => "AVX-512 registers",
+        9 => "PKRU registers",
+        17 | 18 => "AMX registers",
+        19 => "APX registers",
+        _ => "unknown registers",
     }
 }
 
@@ -642,16 +684,6 @@ fn enabled_features() -> u64 {
 /// (Documentation/arch/x86/xstate.rst; Linux 5.16).
 fn permitted_features() -> u64 {
     enabled_features() & arch_prctl_read(ARCH_GET_XCOMP_PERM).unwrap_or(u64::MAX)
-}
-
-/// Asks the kernel for the features of `state` that a process has only if it asks: AMX's tiles.
-/// Whether it got them is for [`CpuState::of_this_cpu`] to tell.
-pub fn request_features(state: &CpuState) {
-    const TILE_DATA: usize = 18;
-    if state.features & 1 << TILE_DATA != 0 {
-        // SAFETY: only widens what the process may use.
-        unsafe { arch_prctl(ARCH_REQ_XCOMP_PERM, TILE_DATA) };
-    }
 }
 
 /// Symbols that the C library of the program may have; null where it does not.
@@ -691,6 +723,9 @@ impl WeakSymbols {
 /// The instruction that makes a system call. Any place where these bytes lie in executable memory
 /// will do, be it in the middle of another instruction: nothing but them is executed.
 pub const SYSTEM_CALL: &[u8] = &[0x0f, 0x05];
+
+/// Where an instruction may begin: at multiples of this.
+pub const INSTRUCTION_ALIGNMENT: u64 = 1;
 
 /// Bytes below the stack pointer that a function may use without moving it (System V ABI, 3.2.2).
 const RED_ZONE: u64 = 128;

@@ -49,10 +49,10 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
 
     let mut notes = NoteWriter::new(notes);
     let mappings = memory::list(room, text)?;
-    process::capture_identity(&mut notes, mappings, text)?;
+    process::capture_identity(&mut notes, mappings)?;
     process::capture_core(&mut notes, request, mappings, text)?;
     memory::capture(&mut notes, mappings)?;
-    thread::capture(&mut notes, request, text)?;
+    thread::capture(&mut notes, request)?;
     signals::capture_dispositions(&mut notes)?;
     let taken = signals::take(bytemuck::cast_slice_mut(headers), text);
     let captured = timers::capture(&mut notes, text, taken)

@@ -6,7 +6,6 @@ use core::fmt::Write;
 use ckpt_arch::{Context, outcome, save_context_then};
 use ckpt_sys::call::{self, ALL_SIGNALS};
 use ckpt_sys::{Errno, Line, proc, signal_name};
-use linux_raw_sys::auxvec::AT_PAGESZ;
 
 use crate::config::{Config, Unusable, config_mut, for_each_variable};
 use crate::scratch::Scratch;
@@ -68,7 +67,7 @@ fn not_active(why: core::fmt::Arguments<'_>) -> NotActive {
 fn configure(config: &mut Config) -> Result<(), NotActive> {
     // SAFETY: the constructor is the first to use them.
     let buffers = unsafe { config.scratch.buffers() };
-    config.page_size = auxiliary(AT_PAGESZ, buffers.text).unwrap_or(4096);
+    config.page_size = proc::page_size();
     config.libc = LibcRecord::find();
 
     let mut result = config.set_file(b"mycheckpoint");
@@ -91,15 +90,6 @@ fn configure(config: &mut Config) -> Result<(), NotActive> {
             .map_err(|errno| not_active(format_args!("no timer for CKPT_INTERVAL: {errno}")))?;
     }
     Ok(())
-}
-
-/// The value of `key` in the auxiliary vector.
-pub fn auxiliary(key: u32, buffer: &mut [u8]) -> Option<u64> {
-    let vector = proc::read_file(c"/proc/self/auxv", buffer).ok()?;
-    vector.chunks_exact(16).find_map(|entry| {
-        let word = |at: usize| entry[at..at + 8].try_into().map_or(0, u64::from_ne_bytes);
-        (word(0) == u64::from(key)).then(|| word(8))
-    })
 }
 
 /// Whether the parent was started with the library and an interval of its own: this process has

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 
 use bytemuck::bytes_of;
-use ckpt_arch::ADDRESS_END;
+use ckpt_arch::{ADDRESS_END, BRANCH_TARGET_PROTECTION};
 use ckpt_image::record::{self, Layout, Mapping, all_with_tails, kind, mapping};
 use ckpt_image::{NoteWriter, VmFlags};
 use ckpt_sys::maps::{self, Details, Unescaped};
@@ -78,7 +78,8 @@ fn describe<'n>(
         file_mtime_nsec: 0,
         protection: bit(found.read, PROT_READ)
             | bit(found.write, PROT_WRITE)
-            | bit(found.execute, PROT_EXEC),
+            | bit(found.execute, PROT_EXEC)
+            | bit(flags.any_of(VmFlags::BRANCH_TARGETS), BRANCH_TARGET_PROTECTION),
         kind: mapping::ANONYMOUS,
         stored: mapping::STORED_NOTHING,
         name_length: 0,
@@ -145,6 +146,8 @@ fn refuse_by_flags(
         "is watched by userfaultfd"
     } else if flags.any_of(VmFlags::SHADOW_STACK) {
         "is a shadow stack"
+    } else if flags.any_of(VmFlags::TAGGED) {
+        "has memory tags (MTE)"
     } else if details.protection_key != 0 {
         "has a protection key"
     } else {

@@ -15,7 +15,6 @@ use linux_raw_sys::general::{CLOCK_MONOTONIC, CLOCK_REALTIME, RLIM_NLIMITS, rlim
 use linux_raw_sys::prctl::PR_GET_NAME;
 
 use crate::config::{PATH, config};
-use crate::constructor::auxiliary;
 use crate::handler::Request;
 use crate::limits;
 use crate::report::{Failure, OrReport};
@@ -117,14 +116,15 @@ pub fn capture_core(
         .or_report(format_args!("reading /proc/self/auxv"))?;
     notes.note(CORE, NT_AUXV, &[vector])?;
     capture_file_note(notes, mappings)?;
+    let cpu = CpuState::of_frame(frame, proc::capabilities());
     let mut result = Ok(());
-    frame.other_registers(|name, kind, parts| {
+    frame.other_registers(&cpu, |name, kind, parts| {
         if result.is_ok() {
             result = notes.note(name, kind, parts);
         }
     });
     result?;
-    notes.note(record::NAME, kind::CPU, &[CpuState::of_frame(frame).as_bytes()])?;
+    notes.note(record::NAME, kind::CPU, &[cpu.as_bytes()])?;
     Ok(())
 }
 
@@ -167,11 +167,7 @@ fn copy_arguments(into: &mut [u8; 80], text: &mut [u8]) {
 }
 
 /// Notes who is checkpointed, when and where. It must be the first note.
-pub fn capture_identity(
-    notes: &mut NoteWriter<'_>,
-    mappings: &[u8],
-    text: &mut [u8],
-) -> Result<(), Failure> {
+pub fn capture_identity(notes: &mut NoteWriter<'_>, mappings: &[u8]) -> Result<(), Failure> {
     let stat = Stat::of(call::getpid()).or_report(format_args!("reading /proc/self/stat"))?;
     let (user, group) = call::user_and_group();
     let mut process = Process {
@@ -194,7 +190,7 @@ pub fn capture_identity(
     notes.begin(record::NAME, kind::PROCESS)?;
     notes.push(bytes_of(&process))?;
     let mut buffer = [0; PATH];
-    match program_file(mappings, text) {
+    match program_file(mappings) {
         Some(path) => notes.push(path)?,
         None => notes.push(call::readlink(c"/proc/self/exe", &mut buffer).unwrap_or(&[]))?,
     }
@@ -204,8 +200,8 @@ pub fn capture_identity(
 
 /// The file that is mapped where the program begins. `/proc/self/exe` is another one after a
 /// restart.
-fn program_file<'m>(mappings: &'m [u8], text: &mut [u8]) -> Option<&'m [u8]> {
-    let entry = auxiliary(AT_ENTRY, text)?;
+fn program_file(mappings: &[u8]) -> Option<&[u8]> {
+    let entry = proc::auxiliary([AT_ENTRY])[0]?;
     all_with_tails::<Mapping>(mappings)
         .find(|(record, _)| {
             record.kind == mapping::FILE && (record.start..record.end).contains(&entry)

@@ -1,6 +1,6 @@
 //! What makes an image that would not work: refused by name, before anything is written.
 
-use ckpt_arch::shadow_stack_active;
+use ckpt_arch::{NO_SHADOW_STACK, shadow_stack_active};
 use ckpt_sys::lines::number;
 use ckpt_sys::{call, proc};
 
@@ -38,7 +38,7 @@ pub fn check(buffer: &mut [u8]) -> Result<(), Failure> {
     }
     if shadow_stack_active() {
         return Err(not_written(format_args!(
-            "the program has a shadow stack; start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"
+            "the program has a shadow stack; start it with {NO_SHADOW_STACK}"
         )));
     }
     Ok(())

@@ -1,70 +1,83 @@
 //! The thread: its thread pointer, and what the C library has told the kernel about it or keeps of
 //! the kernel's.
 
-use core::ptr;
+use core::{array, ptr};
 
 use ckpt_arch::{RSEQ_SIGNATURE, THREAD_RECORD, ThreadPointers, WeakSymbols, resume};
 use ckpt_image::NoteWriter;
 use ckpt_image::record::{self, Thread, kind, libc};
-use ckpt_sys::{Errno, call};
+use ckpt_sys::call::{self, File};
+use ckpt_sys::{Errno, proc};
 use linux_raw_sys::auxvec::AT_RSEQ_FEATURE_SIZE;
 use linux_raw_sys::prctl::PR_GET_TID_ADDRESS;
 
 use crate::config::config;
-use crate::constructor::auxiliary;
 use crate::handler::Request;
 use crate::report::{Failure, OrReport, not_written};
 
 /// Where in the C library's record of a thread are the things that a restart must put right, in
-/// bytes from the thread pointer; 0 for nowhere.
+/// bytes from the thread pointer.
 #[derive(Clone, Copy)]
 pub struct LibcRecord {
     /// Which library.
     library: u32,
     /// The thread id, in musl. In glibc it is where the tid address points.
-    tid: usize,
+    tid: Option<isize>,
     /// The head of the list of held mutexes, in musl.
-    held_mutexes: usize,
+    held_mutexes: Option<isize>,
 }
 
 impl LibcRecord {
     /// Nothing known.
-    pub const NONE: Self = Self { library: libc::UNKNOWN, tid: 0, held_mutexes: 0 };
+    pub const NONE: Self = Self { library: libc::UNKNOWN, tid: None, held_mutexes: None };
 
     /// Finds out, before `main`.
     ///
     /// glibc is known by a symbol that only it has. musl is known by its thread record, whose
-    /// layout has changed over time, but in which always stand the thread's id and, behind it, a
-    /// list head that points to itself as long as the list is empty.
+    /// layout has changed over time, but which has always begun with a pointer to itself; then come
+    /// the thread's id and, behind it, a list head that points to itself as long as the list is
+    /// empty.
     pub fn find() -> Self {
         if !WeakSymbols::find().libc_stack_end.is_null() {
             return Self { library: libc::GLIBC, ..Self::NONE };
         }
-        let record = ThreadPointers::current().thread_pointer as usize;
+        let Ok(memory) = File::open(c"/proc/self/mem", 0) else { return Self::NONE };
+        let pointer = ThreadPointers::current().thread_pointer;
+        let address = |index: usize| {
+            let offset = THREAD_RECORD.start as i64 + (index * size_of::<u64>()) as i64;
+            pointer.wrapping_add_signed(offset)
+        };
+        // Where there is no memory nothing is found.
+        let words: [u64; WORDS] = array::from_fn(|index| {
+            let mut word = [0; size_of::<u64>()];
+            // SAFETY: the bytes are those of `word`.
+            let _ =
+                unsafe { call::pread(memory.fd(), word.as_mut_ptr(), word.len(), address(index)) };
+            u64::from_ne_bytes(word)
+        });
+        let mut to_itself = (0..WORDS).filter(|&index| words[index] == address(index));
+        let (Some(begin), Some(list)) = (to_itself.next(), to_itself.next()) else {
+            return Self::NONE;
+        };
         let tid = call::gettid();
-        let tid_at = THREAD_RECORD.step_by(size_of::<u32>()).find(|offset| {
-            // SAFETY: the record is longer than what is looked at, and aligned.
-            unsafe { ptr::read((record + offset) as *const u32) == tid }
-        });
-        let list_at = THREAD_RECORD.step_by(size_of::<usize>()).skip(1).find(|offset| {
-            // SAFETY: likewise.
-            unsafe { ptr::read((record + offset) as *const usize) == record + offset }
-        });
-        match (tid_at, list_at) {
-            (Some(tid), Some(held_mutexes)) if tid < held_mutexes => {
-                Self { library: libc::MUSL, tid, held_mutexes }
-            }
-            _ => Self::NONE,
+        let offset = |index: usize| THREAD_RECORD.start + (index * size_of::<u64>()) as isize;
+        let find_tid = |index: usize| {
+            let halves = [words[index] as u32, (words[index] >> 32) as u32];
+            let half = halves.iter().position(|half| *half == tid)?;
+            Some(offset(index) + (half * size_of::<u32>()) as isize)
+        };
+        match (begin..list).find_map(find_tid) {
+            None => Self::NONE,
+            tid => Self { library: libc::MUSL, tid, held_mutexes: Some(offset(list)) },
         }
     }
 }
 
+/// Words in which a thread's record is looked for.
+const WORDS: usize = THREAD_RECORD.end.abs_diff(THREAD_RECORD.start) / size_of::<u64>();
+
 /// Notes the thread.
-pub fn capture(
-    notes: &mut NoteWriter<'_>,
-    request: &Request,
-    text: &mut [u8],
-) -> Result<(), Failure> {
+pub fn capture(notes: &mut NoteWriter<'_>, request: &Request) -> Result<(), Failure> {
     let pointers = ThreadPointers::current();
     let mut tid_address = 0_u64;
     // SAFETY: the kernel writes eight bytes at the address given.
@@ -73,11 +86,10 @@ pub fn capture(
     )?;
     let (robust_list, robust_list_length) =
         call::robust_list().or_report(format_args!("asking for the robust list"))?;
-    let (rseq, rseq_length) = rseq_registration(pointers, text)?;
+    let (rseq, rseq_length) = rseq_registration(pointers)?;
     let found = config().libc;
-    let in_record = |offset: usize| match offset {
-        0 => 0,
-        offset => pointers.thread_pointer + offset as u64,
+    let in_record = |offset: Option<isize>| {
+        offset.map_or(0, |offset| pointers.thread_pointer.wrapping_add_signed(offset as i64))
     };
     let thread = Thread {
         tid: call::gettid(),
@@ -106,12 +118,13 @@ pub fn capture(
 /// are those of the registration. The C library says where its area is; for the length there are
 /// few candidates. What was taken back is registered again at once: no critical section can be
 /// under way, since the signal has ended it.
-fn rseq_registration(pointers: ThreadPointers, text: &mut [u8]) -> Result<(u64, u32), Failure> {
+fn rseq_registration(pointers: ThreadPointers) -> Result<(u64, u32), Failure> {
     let offset = WeakSymbols::find().rseq_offset;
     if !offset.is_null() {
         // SAFETY: glibc's `const ptrdiff_t`.
         let area = pointers.thread_pointer.wrapping_add_signed(unsafe { ptr::read(offset) } as i64);
-        let features = auxiliary(AT_RSEQ_FEATURE_SIZE, text).unwrap_or(0) as u32;
+        let [features] = proc::auxiliary([AT_RSEQ_FEATURE_SIZE]);
+        let features = features.unwrap_or(0) as u32;
         for length in [32, features.next_multiple_of(32), features] {
             // SAFETY: the area stays registered, as it was.
             unsafe {

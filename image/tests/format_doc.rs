@@ -10,7 +10,9 @@ use ckpt_image::{FileHeader, PREFIX, ProgramHeader, SectionHeader, VERSION, VmFl
 
 /// The document.
 fn document() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/format.md");
+    // Where the test runs may be another machine than where it was built.
+    let package = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let path = std::path::Path::new(&package).join("../docs/format.md");
     std::fs::read_to_string(path).expect("docs/format.md")
 }
 

@@ -1,10 +1,11 @@
 //! The contents of memory: the stored pages, each checked against its checksum, put where they were.
 
+use ckpt_arch::synchronize_instructions;
 use ckpt_image::record::{Mapping, mapping};
 use ckpt_image::{Checksum, Invalid, Segment};
 use ckpt_sys::call::{self, File};
 use ckpt_sys::{Errno, call::Fd};
-use linux_raw_sys::general::{O_RDWR, PROT_READ, PROT_WRITE, SEEK_DATA, SEEK_HOLE};
+use linux_raw_sys::general::{O_RDWR, PROT_EXEC, PROT_READ, PROT_WRITE, SEEK_DATA, SEEK_HOLE};
 
 use crate::image::{Image, read_at};
 use crate::memory::{first_protection, is_replaced};
@@ -44,7 +45,16 @@ pub fn load<'a>(image: &Image, mut mappings: impl Iterator<Item = (Mapping, &'a 
             mapping::FILE if shared && !is_replaced(&record, name) => check_only(image, &segment),
             mapping::FILE => load_differences(image, &segment, memory.fd()),
             _ if first_protection(&record) & (PROT_READ | PROT_WRITE) == PROT_READ | PROT_WRITE => {
-                load_directly(image, &segment)
+                let sum = load_directly(image, &segment);
+                if record.protection & PROT_EXEC != 0 {
+                    // Elsewhere the kernel does it, since it writes there itself.
+                    // SAFETY: the memory has been mapped to be filled in, so it is readable.
+                    unsafe {
+                        let start = segment.address as *const u8;
+                        synchronize_instructions(start, segment.stored as usize);
+                    }
+                }
+                sum
             }
             _ => load_differences(image, &segment, memory.fd()),
         };

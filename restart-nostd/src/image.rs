@@ -3,12 +3,11 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use ckpt_arch::{CpuState, ELF_MACHINE, NAME, request_features};
+use ckpt_arch::{CpuState, ELF_MACHINE, NAME};
 use ckpt_image::record::{self, kind};
 use ckpt_image::{Head, Invalid, PREFIX};
 use ckpt_sys::call::{self, Fd};
-use ckpt_sys::{Errno, Escaped};
-use linux_raw_sys::auxvec::AT_PAGESZ;
+use ckpt_sys::{Errno, Escaped, proc};
 use linux_raw_sys::general::{
     F_DUPFD_CLOEXEC, MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, O_NONBLOCK, PROT_READ, PROT_WRITE,
     S_IFMT, S_IFREG,
@@ -104,7 +103,7 @@ impl Image {
     /// Refuses an image that cannot be restarted here: another page size, CPU, other files.
     pub fn check(&self) {
         let head = self.head();
-        let page_size = page_size();
+        let page_size = proc::page_size();
         let (process, _) = head.process();
         if u64::from(process.page_size) != page_size {
             self.fail(&format_args!(
@@ -127,20 +126,20 @@ impl Image {
         files::check(self, &head);
     }
 
-    /// Refuses registers that this CPU does not have, or keeps elsewhere: the kernel would silently
-    /// restore but x87 and SSE.
+    /// Refuses registers that this CPU does not have, or keeps otherwise: the kernel would restore none
+    /// or but some of them.
     fn check_registers(&self, head: &Head<'_>) {
         let saved = head.note(kind::CPU).ok().and_then(CpuState::from_bytes);
-        let saved = saved.unwrap_or_else(|| self.fail(&Invalid::Damaged));
-        request_features(&saved);
-        let what = match saved.fits(&CpuState::of_this_cpu()) {
-            Ok(()) => return,
-            Err(Some(feature)) => CpuState::feature_name(feature),
-            Err(None) => "extended",
-        };
-        self.fail(&format_args!(
-            "its {what} registers do not fit this CPU: restart it on one like the first"
-        ));
+        let mut saved = saved.unwrap_or_else(|| self.fail(&Invalid::Damaged));
+        let doubt = saved.adopt();
+        if let Err(what) = saved.fits(&CpuState::of_this_cpu(proc::capabilities())) {
+            self.fail(&format_args!(
+                "its {what} do not fit this CPU: restart it on one like the first"
+            ));
+        }
+        if let Some(doubt) = doubt {
+            note(format_args!("{doubt}"));
+        }
     }
 
     /// The records of our note of type `kind`.
@@ -195,13 +194,4 @@ pub fn read_at(fd: Fd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
         }
     }
     Ok(done)
-}
-
-/// Bytes in a page of this kernel, by the auxiliary vector.
-fn page_size() -> u64 {
-    let mut buffer = [0; 1024];
-    let vector = ckpt_sys::proc::read_file(c"/proc/self/auxv", &mut buffer).unwrap_or(&[]);
-    record::all::<[u64; 2]>(vector)
-        .find(|[key, _]| *key == u64::from(AT_PAGESZ))
-        .map_or(4096, |[_, value]| value)
 }

@@ -26,9 +26,13 @@
 
 use core::mem::MaybeUninit;
 
-use ckpt_arch::{ADDRESS_END, RELATIVE_RELOCATION, image_start, leave_for_stack};
+use ckpt_arch::{
+    ADDRESS_END, GAPS_FROM, RELATIVE_RELOCATION, image_start, leave_for_stack,
+    synchronize_instructions,
+};
 use ckpt_image::{FileHeader, Head, ProgramHeader};
-use ckpt_sys::{Errno, call, maps};
+use ckpt_sys::{Errno, call, maps, proc};
+use linux_raw_sys::elf_uapi::PT_LOAD;
 use linux_raw_sys::general::{
     MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE,
 };
@@ -40,10 +44,14 @@ use crate::vdso;
 /// Room between the place and what the image has in memory: a stack of the image's may want to grow.
 const MARGIN: u64 = 64 << 20;
 
+/// What the place begins at a multiple of: that of any page size and, for this program's own sections,
+/// of what they are linked for.
+const ALIGNMENT: u64 = 2 << 20;
+
 /// This program's stack.
 const STACK: usize = 256 << 10;
 
-#[repr(align(4096))]
+#[repr(align(16))]
 struct Stack {
     _bytes: [u8; STACK],
 }
@@ -137,7 +145,7 @@ pub fn relocate_in_place() {
 pub unsafe fn move_away(image: Image, go_on: fn(Image, &Place) -> !) -> ! {
     let start = image_start() as u64;
     let program = &raw const __image_end as u64 - start;
-    let head = (image.head_bytes.len() as u64).next_multiple_of(4096);
+    let head = (image.head_bytes.len() as u64).next_multiple_of(proc::page_size());
     let vdso = vdso::find();
     let length = program + head + vdso.length();
     let new = find_gap(&image.head(), length);
@@ -157,7 +165,10 @@ pub unsafe fn move_away(image: Image, go_on: fn(Image, &Place) -> !) -> ! {
     unsafe {
         core::ptr::copy_nonoverlapping(path.as_ptr(), (&raw mut IMAGE_PATH).cast(), path.len());
         copy(image.head_bytes.as_ptr() as u64, head_at, image.head_bytes.len() as u64);
-        copy(start, new, program);
+        for segment in segments().iter().filter(|segment| segment.kind == PT_LOAD) {
+            let from = segment.virtual_address - segments()[0].virtual_address + start;
+            copy(from, at(from), segment.memory_size);
+        }
         relocate(new);
         let path = at(&raw const IMAGE_PATH as u64) as *const core::ffi::c_char;
         let arrival = at(&raw const ARRIVAL as u64) as *mut Arrival;
@@ -168,7 +179,8 @@ pub unsafe fn move_away(image: Image, go_on: fn(Image, &Place) -> !) -> ! {
             place: Place { start: new, length, vdso: vdso.parked_at(head_at + head) },
             go_on: core::mem::transmute::<usize, fn(Image, &Place) -> !>(go_on),
         });
-        let code = segments()[0].memory_size.next_multiple_of(4096);
+        let code = segments()[0].memory_size;
+        synchronize_instructions(new as *const u8, code as usize);
         call::mprotect(new, code, PROT_READ | PROT_EXEC)
             .or_fail(format_args!("making a copy of this program executable"));
         let stack_top = at(&raw const STACK_MEMORY as u64) + STACK as u64;
@@ -230,15 +242,13 @@ fn for_each_mapping(mut each: impl FnMut(u64, u64)) {
 /// The address of a gap of `length` bytes, with room on both sides, in what the image and this
 /// process have in memory.
 pub fn find_gap(head: &Head<'_>, length: u64) -> u64 {
-    /// Where to look first, and where after that.
-    const FROM: [u64; 2] = [0x3f10_0000_0000, 0x1000_0000];
-    for from in FROM {
+    for from in GAPS_FROM {
         let mut candidate = from;
         loop {
             let before = candidate;
             let mut avoid = |start: u64, end: u64| {
                 if start < candidate + length + MARGIN && candidate < end.saturating_add(MARGIN) {
-                    candidate = end.saturating_add(MARGIN).next_multiple_of(1 << 21);
+                    candidate = end.saturating_add(MARGIN).next_multiple_of(ALIGNMENT);
                 }
             };
             // In the order of their addresses, so that one pass finds what is free of them all.

@@ -13,11 +13,13 @@
 //!   | getcpu:        jmp -----|---------------> | getcpu ...        |
 //! ```
 
-use ckpt_arch::{JUMP_LENGTH, SYSTEM_CALL_LENGTH, write_jump, write_system_call};
+use ckpt_arch::{
+    JUMP_LENGTH, SYSTEM_CALL_LENGTH, VDSO_FUNCTIONS, synchronize_instructions, write_jump,
+    write_system_call,
+};
 use ckpt_image::record::{self, Mapping, mapping};
 use ckpt_image::{Checksum, FileHeader, Head, Invalid, SectionHeader};
 use ckpt_sys::{Errno, call, maps};
-use linux_raw_sys::general as nr;
 use linux_raw_sys::general::{
     MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE,
 };
@@ -173,6 +175,8 @@ pub fn restore(image: &Image, place: &Place) {
     let home = find_gap(&head, parked.parts.length());
     let new_code = home + parked.parts.code().map_or(0, |code| code.offset);
     redirect(code, parked.code(), new_code);
+    // SAFETY: readable, as any memory that has been written.
+    unsafe { synchronize_instructions(code.as_ptr(), code.len()) };
     parked.parts.move_to(parked.at, home);
     // SAFETY: the program's memory, which is not used yet.
     unsafe { call::mprotect(record.start, record.end - record.start, PROT_READ | PROT_EXEC) }
@@ -202,22 +206,12 @@ fn map_saved(image: &Image, head: &Head<'_>, record: &Mapping) -> &'static mut [
     code
 }
 
-/// The functions that the kernels have had in their vDSOs, with the system calls that do the same.
-const FUNCTIONS: &[(&[u8], u32)] = &[
-    (b"__vdso_clock_getres", nr::__NR_clock_getres),
-    (b"__vdso_clock_gettime", nr::__NR_clock_gettime),
-    (b"__vdso_getcpu", nr::__NR_getcpu),
-    (b"__vdso_getrandom", nr::__NR_getrandom),
-    (b"__vdso_gettimeofday", nr::__NR_gettimeofday),
-    (b"__vdso_time", nr::__NR_time),
-];
-
 /// Lets every function of `old` jump to its namesake in `new`, which will be at `new_at`; one that
 /// has none there makes the system call.
 fn redirect(old: &mut [u8], new: &[u8], new_at: u64) {
     const CODE: usize =
         if JUMP_LENGTH > SYSTEM_CALL_LENGTH { JUMP_LENGTH } else { SYSTEM_CALL_LENGTH };
-    for &(name, number) in FUNCTIONS {
+    for (name, number) in VDSO_FUNCTIONS {
         let Some(at) = function(old, name).filter(|at| at + CODE <= old.len()) else { continue };
         let from = old[at..].as_mut_ptr();
         // SAFETY: so many bytes are there, and nobody is executing them.

@@ -2,6 +2,8 @@
 
 use core::ffi::CStr;
 
+use linux_raw_sys::auxvec::{AT_HWCAP, AT_HWCAP2, AT_PAGESZ};
+
 use crate::call::{self, Fd};
 use crate::lines::number;
 use crate::{Errno, Line};
@@ -21,6 +23,30 @@ pub fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errn
             read => length += read,
         }
     }
+}
+
+/// The values of `keys` in the auxiliary vector of this process (getauxval(3)); `None` for what is not
+/// in it.
+pub fn auxiliary<const N: usize>(keys: [u32; N]) -> [Option<u64>; N] {
+    let mut buffer = [0; 1024];
+    let vector = read_file(c"/proc/self/auxv", &mut buffer).unwrap_or(&[]);
+    let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
+    keys.map(|key| {
+        let mut entries = vector.chunks_exact(2 * size_of::<u64>());
+        let found = entries.find(|entry| word(&entry[..8]) == u64::from(key))?;
+        Some(word(&found[8..]))
+    })
+}
+
+/// Bytes in a page of this kernel.
+pub fn page_size() -> u64 {
+    let [size] = auxiliary([AT_PAGESZ]);
+    size.unwrap_or(4096)
+}
+
+/// What the kernel says of the CPU: `AT_HWCAP` and `AT_HWCAP2`.
+pub fn capabilities() -> [u64; 2] {
+    auxiliary([AT_HWCAP, AT_HWCAP2]).map(|value| value.unwrap_or(0))
 }
 
 /// `/proc/self/coredump_filter`: which mappings the kernel would write to a core file, as a mask.
