@@ -45,17 +45,18 @@
 //! history in which what lies between the two returns has happened to this stack.
 //!
 //! * *The canary.* Functions built with a stack protector keep a copy of a secret word in their
-//!   frames and compare the two before they return. The secret lies at `fs:0x28`, in the record of
-//!   the thread. Frames that come back must find the same secret, so a restart must give the thread
-//!   its old thread pointer, and the memory there, before any such function returns. Within one
-//!   process both are still there, as this program shows.
+//!   frames and compare the two before they return. On x86_64 the secret lies at `fs:0x28`, in the
+//!   record of the thread; on aarch64 it is a variable of the C library. Frames that come back must
+//!   find the same secret, so a restart must give the thread its old thread pointer, and the memory
+//!   there and everywhere, before any such function returns. Within one process all of it is still
+//!   there, as this program shows.
 //!
 //! What is not in the image is not put back, which is why a real one holds all of memory.
 
 mod report;
 
-#[cfg(not(target_arch = "x86_64"))]
-compile_error!("the canary lies elsewhere on other processors");
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+compile_error!("where does the canary lie on this processor?");
 
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -114,13 +115,28 @@ unsafe extern "C" fn restore_stack(image: *mut u8) -> ! {
     }
 }
 
-fn show(when: &str, on_stack: &AtomicU64) {
+/// The secret of the stack protector: `fs:0x28`.
+#[cfg(target_arch = "x86_64")]
+fn canary() -> u64 {
     let thread = ThreadPointers::current().thread_pointer;
     // SAFETY: the C library keeps the record of the thread there, which is longer.
-    let canary = unsafe { *((thread + 0x28) as *const u64) };
+    unsafe { *((thread + 0x28) as *const u64) }
+}
+
+/// The secret of the stack protector: the dynamic loader has a variable for it.
+#[cfg(target_arch = "aarch64")]
+fn canary() -> u64 {
+    unsafe extern "C" {
+        safe static __stack_chk_guard: u64;
+    }
+    __stack_chk_guard
+}
+
+fn show(when: &str, on_stack: &AtomicU64) {
+    let thread = ThreadPointers::current().thread_pointer;
     println!("{when}");
     println!("  on the stack {}, elsewhere {}", on_stack.load(Relaxed), ELSEWHERE.load(Relaxed));
-    println!("  thread pointer {thread:#x}, canary {canary:#x}");
+    println!("  thread pointer {thread:#x}, canary {:#x}", canary());
 }
 
 fn run() -> Result<()> {

@@ -10,8 +10,8 @@
 
 mod report;
 
-#[cfg(not(target_arch = "x86_64"))]
-compile_error!("the function that is saved is machine code of x86_64");
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+compile_error!("the function that is saved is machine code: write it for this architecture");
 
 use std::arch::naked_asm;
 use std::ffi::OsStr;
@@ -20,6 +20,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use ckpt_arch::synchronize_instructions;
 use ckpt_sys::{Errno, call, maps};
 use libc::{MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE};
 
@@ -36,6 +37,7 @@ type Function = extern "C" fn(u64) -> u64;
 /// It has a section of its own, of whole pages: a page is the least that can be unmapped, and no
 /// other code may go with it. The linker defines `__start_` and `__stop_` symbols for every
 /// section whose name could be one of C's.
+#[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 #[unsafe(link_section = "saved_code")]
 extern "C" fn sum_of_squares(n: u64) -> u64 {
@@ -53,6 +55,27 @@ extern "C" fn sum_of_squares(n: u64) -> u64 {
         "3:",
         "ret",
         ".balign 4096, 0xcc", // to the end of the page; the section begins on one by that, too
+    )
+}
+
+/// The same for aarch64, where the kernel may have been built for pages of 4, 16 or 64 KiB: 64 are
+/// whole pages in any case.
+#[cfg(target_arch = "aarch64")]
+#[unsafe(naked)]
+#[unsafe(link_section = "saved_code")]
+extern "C" fn sum_of_squares(n: u64) -> u64 {
+    // x0 n -> x0 sum
+    naked_asm!(
+        "mov x1, xzr",
+        "2:",
+        "cbz x0, 3f",
+        "madd x1, x0, x0, x1",
+        "sub x0, x0, 1",
+        "b 2b",
+        "3:",
+        "mov x0, x1",
+        "ret",
+        ".balign 65536, 0",
     )
 }
 
@@ -97,6 +120,10 @@ fn restore(path: &OsStr, address: u64, length: u64) -> Result<u64> {
     // SAFETY: `bytes` is not used any more.
     unsafe { call::mprotect(address, length, code) }
         .map_err(|error| anyhow!("mprotect: {error}"))?;
+    // What has been written may still be in the cache of data only. On some processors, aarch64's
+    // among them, instructions are fetched through another one, which does not look there.
+    // SAFETY: so many bytes can be read there.
+    unsafe { synchronize_instructions(address as *const u8, length as usize) };
     Ok(address)
 }
 

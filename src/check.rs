@@ -15,6 +15,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Error, Result, bail};
+use ckpt_arch::NO_SHADOW_STACK;
 use ckpt_sys::{Errno, Escaped, call};
 
 use self::process::Process;
@@ -167,6 +168,6 @@ fn check_family(process: &Process, found: &mut Findings) {
     }
     let features = process.status("x86_Thread_features").unwrap_or_default();
     if features.split(|&byte| byte == b' ').any(|feature| feature == b"shstk") {
-        found.no("it has a shadow stack: start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off");
+        found.no(format!("it has a shadow stack: start it with {NO_SHADOW_STACK}"));
     }
 }

@@ -4,6 +4,8 @@ mod image;
 mod memory;
 mod registers;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write;
 use std::path::Path;

@@ -134,7 +134,7 @@ four=$(/bin/echo four | /bin/cat); echo $four
 #[test]
 fn it_can_be_debugged() {
     each_user(|place| {
-        let program = place.target("recursion");
+        let program = place.target("identity").args([place.directory("files")]);
         let mut run = second_life(&program);
         run.reads_stdin();
         let gdb = std::process::Command::new("gdb")

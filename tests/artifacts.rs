@@ -6,14 +6,15 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::place::{artifacts, interpreter, run};
+use common::cargo;
+use common::place::{interpreter, run};
 
 fn library() -> PathBuf {
-    artifacts().join("libckpt.so")
+    cargo::artifacts().join("libckpt.so")
 }
 
 fn restarter() -> PathBuf {
-    artifacts().join("restart-static")
+    cargo::artifacts().join("restart-static")
 }
 
 fn readelf(flags: &str, file: &Path) -> String {
@@ -64,8 +65,7 @@ fn restart_static_lies_where_its_linker_script_says() {
     let header = readelf("-hW", &restarter());
     assert!(header.contains("EXEC (Executable file)"), "{header}");
     let script = format!("linker-scripts/restart-{}.ld", std::env::consts::ARCH);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
-    let script = std::fs::read_to_string(script).expect("the linker script");
+    let script = std::fs::read_to_string(cargo::project().join(script)).expect("the linker script");
     let headers = readelf("-lW", &restarter());
     let first = headers
         .lines()

@@ -5,8 +5,9 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::place::{artifacts, run};
-use common::{Place, Program, Running, User, each_user};
+use common::kernel::{address_end, page_size};
+use common::place::run;
+use common::{Place, Program, Running, User, cargo, each_user};
 
 /// Maps memory at each address given, with a length, and fills the first and the last page; or only
 /// reserves it if the length is `…!`. Answers each line with whether all is as it was.
@@ -15,15 +16,16 @@ const MAPPER: &str = r#"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
-enum { PAGE = 4096, MOST = 100 };
+enum { MOST = 100 };
 static unsigned char *at[MOST];
 static size_t length[MOST];
 static int reserved[MOST];
 int main(int argc, char **argv) {
-    int count = 0;
+    int count = 0, page = sysconf(_SC_PAGESIZE);
     for (int i = 1; i + 1 < argc; i += 2, count++) {
         char *end;
         unsigned long address = strtoul(argv[i], 0, 16);
@@ -35,14 +37,14 @@ int main(int argc, char **argv) {
                          reserved[count] ? PROT_NONE : PROT_READ | PROT_WRITE, flags, -1, 0);
         if (at[count] == MAP_FAILED) { perror(argv[i]); return 1; }
         if (reserved[count]) continue;
-        memset(at[count], count + 1, PAGE);
-        memset(at[count] + length[count] - PAGE, count + 1, PAGE);
+        memset(at[count], count + 1, page);
+        memset(at[count] + length[count] - page, count + 1, page);
     }
     puts("ready"); fflush(stdout);
     char line[20];
     while (fgets(line, sizeof line, stdin)) {
         int same = 1;
-        for (int i = 0; i < count; i++) for (int j = 0; j < PAGE && !reserved[i]; j++)
+        for (int i = 0; i < count; i++) for (int j = 0; j < page && !reserved[i]; j++)
             same &= at[i][j] == i + 1 && at[i][length[i] - 1 - j] == i + 1;
         puts(same ? "ok" : "FAIL"); fflush(stdout);
     }
@@ -51,8 +53,18 @@ int main(int argc, char **argv) {
 }
 "#;
 
-fn mapper<'p>(place: &'p Place, arguments: &[&str]) -> Program<'p> {
-    place.c("gcc", &["-O1"], "mapper", MAPPER).args(arguments)
+/// Memory for the mapper to map at `address`, wherever the kernel likes for 0.
+fn memory(address: u64, length: u64) -> [String; 2] {
+    [format!("{address:x}"), format!("{length:x}")]
+}
+
+/// The same, only to be reserved.
+fn reserved(address: u64, length: u64) -> [String; 2] {
+    [format!("{address:x}"), format!("{length:x}!")]
+}
+
+fn mapper<'p>(place: &'p Place, mappings: &[[String; 2]]) -> Program<'p> {
+    place.c("gcc", &["-O1"], "mapper", MAPPER).args(mappings.as_flattened())
 }
 
 /// Checkpoints and restarts it, twice.
@@ -72,9 +84,13 @@ fn survives(program: &Program) {
     run.ends_well();
 }
 
+/// The lowest address that an ordinary user may map: the beginning of a page of any size.
+const LOW: u64 = 0x10000;
+
 /// Where `restart-static` is linked to: the addresses of its segments.
 fn home() -> Vec<u64> {
-    let headers = run(Command::new("readelf").arg("-lW").arg(artifacts().join("restart-static")));
+    let headers =
+        run(Command::new("readelf").arg("-lW").arg(cargo::artifacts().join("restart-static")));
     let loads = headers.lines().filter(|line| line.trim_start().starts_with("LOAD"));
     let address =
         |line: &str| line.split_whitespace().nth(2)?.strip_prefix("0x").map(str::to_owned);
@@ -87,10 +103,9 @@ fn home() -> Vec<u64> {
 #[test]
 fn with_its_home() {
     each_user(|place| {
-        let first = home()[0];
-        for (before, length) in [(0, 0x1000), (0x1000, 0x2000), (0x10_0000, 0x100_0000)] {
-            let (start, length) = (format!("{:x}", first - before), format!("{length:x}"));
-            survives(&mapper(place, &[&start, &length]));
+        let (first, page) = (home()[0], page_size() as u64);
+        for (before, length) in [(0, page), (page, 2 * page), (0x10_0000, 0x100_0000)] {
+            survives(&mapper(place, &[memory(first - before, length)]));
         }
     });
 }
@@ -100,13 +115,13 @@ fn with_its_home() {
 #[test]
 fn with_large_reservations() {
     each_user(|place| {
-        let start = format!("{:x}", (home()[0] - (1 << 39)) & !0xfff);
-        survives(&mapper(place, &[&start, "10000000000!"]));
-        survives(&mapper(place, &["10000", "400000000000!"]));
-        survives(&mapper(place, &["0", "400000000000!", "0", "200000000000!"]));
-        // Of 128 TiB there are then no 10 left in one piece.
-        let most = ["400000000000!", "200000000000!", "100000000000!", "80000000000!"];
-        survives(&mapper(place, &most.map(|length| ["0", length]).concat()));
+        let all = address_end();
+        let around = home()[0].saturating_sub(all / 256).max(LOW) & !(LOW - 1);
+        survives(&mapper(place, &[reserved(around, all / 128)]));
+        survives(&mapper(place, &[reserved(LOW, all / 2)]));
+        survives(&mapper(place, &[reserved(0, all / 2), reserved(0, all / 4)]));
+        // There is then not a twelfth of it left in one piece.
+        survives(&mapper(place, &[2, 4, 8, 16].map(|part| reserved(0, all / part))));
     });
 }
 
@@ -114,10 +129,10 @@ fn with_large_reservations() {
 #[test]
 fn at_the_ends_of_the_address_space() {
     each_user(|place| {
-        survives(&mapper(
-            place,
-            &["10000", "2000", "200000000000", "3000", "7ff000000000", "2000"],
-        ));
+        let (all, page) = (address_end(), page_size() as u64);
+        let below_stack = all - (1 << 36);
+        let low_and_high = [(LOW, 2), (all / 4, 3), (below_stack, 2)];
+        survives(&mapper(place, &low_and_high.map(|(at, pages)| memory(at, pages * page))));
     });
 }
 
@@ -125,7 +140,7 @@ fn at_the_ends_of_the_address_space() {
 #[test]
 fn without_randomisation() {
     each_user(|place| {
-        let plain = mapper(place, &["0", "100000"]);
+        let plain = mapper(place, &[memory(0, 0x10_0000)]);
         let program = plain.wrapped("/usr/bin/setarch", &["-R"]);
         survives(&program);
     });
@@ -135,7 +150,7 @@ fn without_randomisation() {
 #[test]
 fn with_an_unlimited_stack() {
     each_user(|place| {
-        let plain = mapper(place, &["0", "100000"]);
+        let plain = mapper(place, &[memory(0, 0x10_0000)]);
         let unlimited = ["-c", "ulimit -s unlimited; exec \"$0\" \"$@\""];
         survives(&plain.clone().wrapped("/bin/bash", &unlimited));
         // One made so is restarted otherwise, and the other way round.
@@ -162,10 +177,10 @@ fn of_names() {
         println!("{name:?}");
         let place = Place::new(User::Ordinary);
         place.directory(name);
-        let plain = mapper(&place, &["0", "2000"]);
-        let moved = Path::new(name).join("mapper");
-        std::fs::rename(&plain.command, place.path(&moved)).expect("moving the program");
-        let program = Program::new(&place, place.path(&moved)).args(["0", "2000"]).directory(name);
+        let mut program = mapper(&place, &[memory(0, 0x2_0000)]).directory(name);
+        let moved = place.path(Path::new(name).join("mapper"));
+        std::fs::rename(&program.command, &moved).expect("moving the program");
+        program.command = moved;
         survives(&program);
     }
 }

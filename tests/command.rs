@@ -5,14 +5,18 @@ mod common;
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use common::{Place, Program, Running, User, each_user};
+use common::{
+    PATIENCE, Place, Program, Running, User, cargo, each_user, machine, random, repetitions,
+};
+use rand::Rng;
 
 /// Runs `ckpt` as the user of `place`: exit status, standard output, standard error.
 fn ckpt(place: &Place, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(place.copied(Path::new(env!("CARGO_BIN_EXE_ckpt"))));
+    let mut command = Command::new(place.copied(&cargo::command()));
     command.args(arguments).current_dir(place.path(""));
     if let Some(id) = place.user.id() {
         command.uid(id).gid(id);
@@ -144,7 +148,7 @@ fn check_knows_the_library_in_a_static_program() {
             return 0;
         }";
     each_user(|place| {
-        let library = common::place::artifacts().join("libckpt.a");
+        let library = cargo::artifacts().join("libckpt.a");
         let flags = ["-static", "-Wl,-u,ckpt_constructor", library.to_str().expect("UTF-8")];
         let program = place.c("gcc", &flags, "static", PROGRAM);
         let mut run = reading(&program);
@@ -199,6 +203,66 @@ fn check_says_no_of_what_a_checkpoint_would_refuse() {
     }
 }
 
+/// What a program waits for comes when it would have come.
+#[test]
+fn check_does_not_prolong_a_sleep() {
+    const PROGRAM: &str = r#"
+        #include <stdio.h>
+        #include <time.h>
+        int main(void) {
+            struct timespec time = { 2, 0 };
+            puts("ready");
+            fflush(stdout);
+            return nanosleep(&time, NULL);
+        }"#;
+    each_user(|place| {
+        let mut run = place.c("gcc", &[], "sleeper", PROGRAM).start();
+        run.expect("ready");
+        let begun = Instant::now();
+        while !run.has_ended() {
+            check(place, &run);
+            assert!(begun.elapsed() < PATIENCE, "each time it sleeps anew");
+        }
+        run.ends_well();
+    });
+}
+
+/// A signal that comes meanwhile ends the wait for it.
+#[test]
+fn check_does_not_swallow_a_signal() {
+    const PROGRAM: &str = r#"
+        #include <signal.h>
+        #include <stdio.h>
+        static void nothing(int signal) { (void)signal; }
+        int main(void) {
+            sigset_t none;
+            sigemptyset(&none);
+            signal(SIGUSR1, nothing);
+            for (;;) {
+                sigsuspend(&none);
+                puts("woken");
+                fflush(stdout);
+            }
+        }"#;
+    let mut random = random();
+    let place = Place::new(User::Ordinary);
+    let mut run = place.c("gcc", &[], "waiter", PROGRAM).start();
+    let waits = format!("{} ", libc::SYS_rt_sigsuspend);
+    let mut whole = Duration::ZERO;
+    for _ in 0..repetitions(100) {
+        run.is_in(&waits, "it does not wait for a signal");
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let checking = scope.spawn(|| check(&place, &run));
+            thread::sleep(whole.mul_f64(random.random_range(0.0..1.0)));
+            run.signal(libc::SIGUSR1);
+            checking.join().expect("the check")
+        });
+        whole = begun.elapsed();
+        run.expect("woken");
+    }
+}
+
 #[test]
 fn check_of_nothing() {
     let place = Place::new(User::Ordinary);
@@ -220,9 +284,9 @@ fn inspect_prints_what_is_in_an_image() {
         for expected in [
             "/cat",
             &run.pid.to_string(),
-            "x86_64",
-            "rip",
-            "rsp",
+            ckpt_arch::NAME,
+            machine::REGISTERS[0],
+            machine::REGISTERS[1],
             "[stack]",
             "r-xp",
             "[heap]",

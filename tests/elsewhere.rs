@@ -7,7 +7,8 @@ mod common;
 use std::fs;
 
 use ckpt_image::record::{kind, mapping};
-use common::{Edited, Place, User, each_user};
+use common::kernel::page_size;
+use common::{Edited, Place, User, each_user, machine};
 
 /// Restarts `image`, which must be refused in one line that contains all of `words`.
 fn refuses(place: &Place, image: &std::path::Path, words: &[&str]) {
@@ -89,21 +90,16 @@ fn another_kernels_vdso() {
 }
 
 #[test]
-fn registers_that_this_cpu_does_not_have() {
-    const FEATURES: usize = 0;
-    const COMPONENTS: usize = 16;
+fn another_cpu() {
     let place = Place::new(User::Ordinary);
     let mut run = place.target("counting-test").args(["1", "1000000", "1"]).start();
     run.expect("1");
     run.checkpoint();
     run.kill();
-    // Feature 40 is none; and AVX, feature 2, does not lie 64 bytes further on.
-    let unknown = Edited::of(&run).note(kind::CPU, |cpu| cpu[FEATURES + 5] |= 1);
-    refuses(&place, &unknown.write(&place, "unknown"), &["registers do not fit this CPU"]);
-    let moved = Edited::of(&run).note(kind::CPU, |cpu| cpu[COMPONENTS + 2 * 8] ^= 64);
-    refuses(&place, &moved.write(&place, "moved"), &["AVX registers do not fit this CPU"]);
-    let longer = Edited::of(&run).note(kind::CPU, |cpu| cpu[8 + 2] |= 1);
-    refuses(&place, &longer.write(&place, "longer"), &["registers do not fit this CPU"]);
+    for (change, what) in machine::OTHER_CPUS {
+        let other = Edited::of(&run).note(kind::CPU, change);
+        refuses(&place, &other.write(&place, "other"), &[what, "do not fit this CPU"]);
+    }
 }
 
 #[test]
@@ -114,10 +110,12 @@ fn another_page_size() {
     run.checkpoint();
     run.kill();
     // One that all segments happen to be aligned to, or the image would contradict itself.
+    let half = page_size() as u32 / 2;
     let other = Edited::of(&run).note(kind::PROCESS, |process| {
-        process[4..8].copy_from_slice(&2048_u32.to_le_bytes());
+        process[4..8].copy_from_slice(&half.to_le_bytes());
     });
-    refuses(&place, &other.write(&place, "other"), &["pages of 2048 bytes", "4096"]);
+    let (here, there) = (page_size().to_string(), format!("pages of {half} bytes"));
+    refuses(&place, &other.write(&place, "other"), &[&there, &here]);
 }
 
 /// A program that has loaded a library, changed a page of a data file that it has mapped privately,
@@ -127,17 +125,20 @@ const MAPPER: &str = r#"
     #include <fcntl.h>
     #include <stdio.h>
     #include <sys/mman.h>
+    #include <unistd.h>
     int main(void) {
+        long page = sysconf(_SC_PAGESIZE);
         void *library = dlopen("./libanswer.so", RTLD_NOW);
         int (*answer)(void) = (int (*)(void))dlsym(library, "answer");
-        char *data = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, open("data", O_RDONLY), 0);
-        char *shared = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, open("shared", O_RDWR), 0);
-        data[4096] = 'B';
+        int prot = PROT_READ | PROT_WRITE;
+        char *data = mmap(0, 2 * page, prot, MAP_PRIVATE, open("data", O_RDONLY), 0);
+        char *shared = mmap(0, page, prot, MAP_SHARED, open("shared", O_RDWR), 0);
+        data[page] = 'B';
         shared[0] = 'S';
         puts("ready");
         fflush(stdout);
         while (getchar() != EOF) {
-            printf("%d %c%c %c\n", answer(), data[0], data[4096], shared[0]);
+            printf("%d %c%c %c\n", answer(), data[0], data[page], shared[0]);
             fflush(stdout);
         }
         return 0;
@@ -146,8 +147,8 @@ const MAPPER: &str = r#"
 /// Starts [`MAPPER`] with `content`, checkpoints and kills it.
 fn mapper<'p>(place: &'p Place, content: &str) -> common::Program<'p> {
     library(place, "libanswer.so", 42);
-    place.file("data", "a".repeat(8192));
-    place.file("shared", "s".repeat(4096));
+    place.file("data", "a".repeat(2 * page_size()));
+    place.file("shared", "s".repeat(page_size()));
     let program = place.c("gcc", &["-O2"], "mapper", MAPPER).env("CKPT_CONTENT", content);
     let mut run = program.start();
     run.expect("ready");
@@ -204,7 +205,7 @@ fn a_data_file_that_has_changed() {
     for content in ["code", "all"] {
         each_user(|place| {
             let program = mapper(place, content);
-            place.file("data", "c".repeat(8192));
+            place.file("data", "c".repeat(2 * page_size()));
             if content == "all" {
                 finds_all(&program);
             } else {
@@ -219,9 +220,9 @@ fn a_data_file_that_has_changed() {
 fn a_shared_file_that_was_written_meanwhile() {
     each_user(|place| {
         let program = mapper(place, "code");
-        place.file("shared", "x".repeat(5000));
+        place.file("shared", "x".repeat(page_size() + 1000));
         finds_all(&program);
-        assert_eq!(place.text("shared"), format!("S{}", "s".repeat(4095)));
+        assert_eq!(place.text("shared"), format!("S{}", "s".repeat(page_size() - 1)));
         fs::remove_file(place.path("shared")).expect("remove");
         refuses(place, &program.image, &["shared"]);
     });

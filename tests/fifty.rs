@@ -19,7 +19,7 @@ fn restarts_every_time(program: &Program, input: &str, answer: &str) {
     first.reads_stdin();
     let image = first.checkpoint();
     first.kill();
-    for restart in 1..=repetitions(50).max(50) {
+    for restart in 1..=repetitions(50) {
         let mut run = program.restart(&image);
         run.send_all(input);
         run.close_input();

@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 
+use common::kernel::page_size;
 use common::{Place, Program, Running, User, maps, repetitions};
 
 /// What must not grow.
@@ -40,7 +41,7 @@ fn stays_the_same(program: &Program, answer: impl Fn(&mut Running)) -> Running {
     answer(&mut run);
     checkpoint(&mut run);
     let mut sizes = vec![Size::of(&run)];
-    for generation in 1..=repetitions(100).max(100) {
+    for generation in 1..=repetitions(100) {
         run.kill();
         assert_eq!(run.errors(), "", "generation {generation}");
         run = program.restart(&program.image);
@@ -55,7 +56,7 @@ fn stays_the_same(program: &Program, answer: impl Fn(&mut Running)) -> Running {
     assert_eq!(differing, None, "{:?}, then {:?}", later[0], later[differing.unwrap_or(0)]);
     assert!(later[0].mappings <= first.mappings, "{first:?}, then {:?}", later[0]);
     assert_eq!(later[0].descriptors, first.descriptors);
-    let page = 4096;
+    let page = page_size() as u64;
     assert!(later[0].image <= first.image + page, "{first:?}, then {:?}", later[0]);
     run
 }
@@ -97,7 +98,7 @@ fn the_count_goes_on_through_all_of_them() {
     let program = place.system("/bin/bash").args(["-c", COUNT]);
     let mut run = program.start();
     run.expect("ready");
-    for generation in 1..=100 {
+    for generation in 1..=repetitions(100) {
         run.send("");
         run.expect(&generation.to_string());
         checkpoint(&mut run);

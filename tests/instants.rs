@@ -1,8 +1,8 @@
 //! Checkpoints that strike anywhere: a program is checkpointed at random instants of its life,
 //! between any two of its instructions, and each image is restarted and ends with the right answer.
 //!
-//! `CKPT_REPEAT` says how often, `CKPT_SEED` repeats a run's instants (as far as a machine repeats
-//! itself). What a failure leaves, its image above all, is kept, and the message says where.
+//! `CKPT_REPEAT=10` has it done ten times as often, `CKPT_SEED` repeats a run's instants (as far as a
+//! machine repeats itself). What a failure leaves, its image above all, is kept, and the message says where.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use common::{Place, Program, Running, User, Watch, random, repetitions};
+use common::{Place, Program, Running, User, Watch, random, repetitions, work};
 use rand::Rng;
 
 /// Strikes `program`, which says by a first line that its work begins, and needs no input.
@@ -74,32 +74,32 @@ fn length_of_life(program: &Program, output: &Path) -> Duration {
 fn of_a_program_that_uses_its_heap() {
     let place = Place::new(User::Ordinary);
     let seed = random().random_range(0..1_000_000).to_string();
-    strike(place.target("heap").args([&seed, "200000"]));
+    strike(place.target("heap").args([seed, work(200_000).to_string()]));
 }
 
 #[test]
 fn of_a_glibc_program() {
     let place = Place::new(User::Ordinary);
-    strike(place.compiled("gcc", "twin").args(["1000"]));
+    strike(place.compiled("gcc", "twin").args([work(1000).to_string()]));
 }
 
 #[test]
 fn of_a_musl_program() {
     let place = Place::new(User::Ordinary);
-    strike(place.compiled("musl-gcc", "twin").args(["1000"]));
+    strike(place.compiled("musl-gcc", "twin").args([work(1000).to_string()]));
 }
 
 #[test]
 fn of_python() {
     const SCRIPT: &str = r#"
-import zlib
+import sys, zlib
 print("start", flush=True)
 table = {}
-for n in range(60000):
+for n in range(int(sys.argv[1])):
     table[str(n * 7919 % 10007)] = [n] * (n % 13)
     if n % 7 == 0: table.pop(str(n % 10007), None)
 print(zlib.crc32(repr(sorted(table.items())).encode()))
 "#;
     let place = Place::new(User::Ordinary);
-    strike(place.system("/usr/bin/python3").args(["-c", SCRIPT]));
+    strike(place.system("/usr/bin/python3").args(["-c", SCRIPT, &work(60_000).to_string()]));
 }

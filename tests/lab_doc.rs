@@ -1,7 +1,7 @@
 //! What `docs/lab.md` shows is what one sees.
 //!
 //! Each fenced block `console` is a session of one shell, in a directory that holds all that the
-//! build makes. A line that begins with `$ ` is a command, with those behind it that begin with
+//! build makes; one that is `console x86_64` looks so on that machine only. A line that begins with `$ ` is a command, with those behind it that begin with
 //! `> `; what follows is what it prints, on either stream. There
 //!
 //! * a line `...` stands for any lines, or none;
@@ -11,8 +11,8 @@
 
 mod common;
 
-use common::place::{artifacts, names_in};
-use common::{Place, each_user};
+use common::place::names_in;
+use common::{Place, cargo, each_user};
 
 /// Stands between the outputs of two commands.
 const MARK: &str = "--- next command ---";
@@ -32,7 +32,7 @@ fn sessions(document: &str) -> Vec<Vec<Command>> {
             continue;
         }
         let block = lines.by_ref().take_while(|line| !line.starts_with("```")).collect::<Vec<_>>();
-        if fence == "```console" {
+        if ["```console", &*format!("```console {}", ckpt_arch::NAME)].contains(&fence) {
             blocks.push(session(&block));
         }
     }
@@ -113,12 +113,12 @@ fn differences(place: &Place, session: &[Command]) -> String {
 
 #[test]
 fn what_the_lab_shows_is_what_one_sees() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lab.md");
+    let path = cargo::project().join("docs/lab.md");
     let document = std::fs::read_to_string(path).expect("the document");
     let sessions = sessions(&document);
     assert!(sessions.len() > 10, "the document has lost its sessions");
     each_user(|place| {
-        for name in names_in(&artifacts()) {
+        for name in names_in(&cargo::artifacts()) {
             place.artifact(&name);
         }
         let differences: String = sessions.iter().map(|s| differences(place, s)).collect();

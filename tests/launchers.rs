@@ -10,7 +10,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
-use common::{PATIENCE, Place, Program, Running, User, each_user, killed_by};
+use common::{PATIENCE, Place, Program, Running, User, each_user, killed_by, repetitions, work};
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
@@ -177,7 +177,7 @@ fn exit_is_redefined_in_test3_only() {
         shows(&place, &format!("{name} ./exits 1 2"), "11\n", &screen, 7);
     }
     let mut run = typed(&place, "test3 ./exits 1 2").start_bare();
-    for integer in 1..=1000 {
+    for integer in 1..=repetitions(1000) {
         choose(&mut run, "test3", &integer.to_string());
         run.expect(&format!("2 arguments, {integer}, child 6"));
     }
@@ -249,7 +249,7 @@ fn test4_with_an_endless_target() {
 fn test5_takes_every_interrupt_at_once() {
     each_user(|place| {
         let mut run = typed(place, &format!("test5 ./counting-test 1 {LAST} 0")).start_bare();
-        for first in (500..=50_000).step_by(500) {
+        for first in (1..=work(100)).map(|n| n * 500) {
             choose(&mut run, "test5", &first.to_string());
             expect_all(&mut run, &[&first.to_string(), &(first + 1).to_string()]);
             run.send_all(CTRL_C);

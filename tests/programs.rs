@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, Program, Stream, each_user, killed_by};
+use common::{Place, Program, Stream, each_user, killed_by, work};
 
 /// A program that writes line after line, reads one line of its standard input at the *gate*, and
 /// then writes more. So a checkpoint can strike it at work and can never come too late.
@@ -102,7 +102,8 @@ fn primes_test() {
 #[test]
 fn primes_test_without_a_pause() {
     each_user(|place| {
-        let program = place.target("primes-test").args(["-18000000000000000000", "150000"]);
+        let program =
+            place.target("primes-test").args(["-18000000000000000000", &work(150_000).to_string()]);
         survives_without_gate(program.clone(), program);
     });
 }
@@ -224,14 +225,14 @@ fn filter(command: &str, arguments: &[&str], input: &[u8]) {
     });
 }
 
-/// Something to read that can be compressed, but not much.
-fn words(lines: u64) -> Vec<u8> {
+/// Something to read that can be compressed, but not much: so many lines, or fewer on a slow machine.
+fn words(lines: usize) -> Vec<u8> {
     let mut state = 1u64;
     let mut line = |number| {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         format!("{} {number}\n", state >> 40)
     };
-    (0..lines).map(&mut line).collect::<String>().into_bytes()
+    (0..work(lines)).map(&mut line).collect::<String>().into_bytes()
 }
 
 #[test]
@@ -315,8 +316,9 @@ fn sqlite3_inside_a_transaction() {
 #[test]
 fn glibc_and_musl_twins() {
     each_user(|place| {
+        let steps = work(6000).to_string();
         let [glibc, musl] =
-            ["gcc", "musl-gcc"].map(|compiler| place.compiled(compiler, "twin").args(["6000"]));
+            ["gcc", "musl-gcc"].map(|compiler| place.compiled(compiler, "twin").args([&steps]));
         survives_without_gate(musl.clone(), glibc.clone());
         survives_without_gate(glibc, musl);
     });

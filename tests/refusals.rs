@@ -79,7 +79,7 @@ fn memory_shared_with_another_process() {
             "shared = mmap.mmap(-1, 4096)\n\
              if os.fork() == 0:\n    \
                  if os.fork() == 0:\n        \
-                     signal.alarm(60); shared[0:8] = os.getpid().to_bytes(8, 'little')\n        \
+                     signal.alarm(300); shared[0:8] = os.getpid().to_bytes(8, 'little')\n        \
                      signal.pause()\n    \
                  os._exit(0)\n\
              os.wait()\n\

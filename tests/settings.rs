@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Place, Program, Running, User, Watch, each_user};
+use common::{Place, Program, Running, User, Watch, each_user, not_run};
 
 fn started(program: &Program) -> Running {
     let mut run = program.start();
@@ -236,7 +236,7 @@ fn what_is_no_image_is_not_overwritten() {
         for (tool, arguments) in obstacles {
             println!("{tool}");
             if !make(tool, arguments) {
-                println!("skipped: {tool} is not allowed here");
+                not_run(&format!("a file that {tool} would make: it is not allowed here"));
                 continue;
             }
             let before = kind();

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, Program, Running, each_user, killed_by};
+use common::{Place, Program, Running, each_user, killed_by, work};
 
 /// Has the target check itself after its start, after each checkpoint and after each restart.
 fn three_generations(program: &Program) -> Running {
@@ -67,7 +67,8 @@ fn next_round(run: &mut Running, last: u64) -> u64 {
 #[test]
 fn the_last_round_of_the_registers_comes() {
     each_user(|place| {
-        let program = place.target("vectors").args(["100"]).into_file("output");
+        let rounds = work(100).max(30).to_string();
+        let program = place.target("vectors").args([rounds]).into_file("output");
         let undisturbed = program.undisturbed("");
         let file = place.path("output");
         let mut first = program.start();

@@ -6,8 +6,8 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::place::{artifacts, interpreter, run};
-use common::{Place, Program, Running, each_user};
+use common::place::{interpreter, run};
+use common::{Place, Program, Running, cargo, each_user, not_run, work};
 
 /// The compilers, each with what makes it link statically.
 const COMPILERS: [(&str, &str); 3] =
@@ -17,7 +17,7 @@ const TWIN: &str = include_str!("targets/twin.c");
 const LIBC_CACHES: &str = include_str!("targets/libc_caches.c");
 
 fn library() -> PathBuf {
-    artifacts().join("libckpt.a")
+    cargo::artifacts().join("libckpt.a")
 }
 
 /// A C program, linked statically without the library.
@@ -94,9 +94,10 @@ fn it_must_be_asked_for() {
 /// A computation says the same, whether it is interrupted or not.
 #[test]
 fn twins() {
+    let steps = work(6000).to_string();
     each_kind(|place, kind| {
-        let expected = plain(place, kind, TWIN).args(["6000"]).undisturbed("");
-        let program = linked(place, kind, TWIN).args(["6000"]).into_file("output");
+        let expected = plain(place, kind, TWIN).args([&steps]).undisturbed("");
+        let program = linked(place, kind, TWIN).args([&steps]).into_file("output");
         let output = place.path("output");
         let mut first = program.start_bare();
         first.lines_in(&output, 5);
@@ -162,11 +163,13 @@ fn main() {
     }
 }
 "#;
+    let Some(rustc) = cargo::rustc() else {
+        return not_run("a static program in Rust: there is no compiler to make it");
+    };
     let place = Place::new(common::User::Ordinary);
     let source = place.file("program.rs", PROGRAM);
     let program = place.path("program");
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    let rustc = Path::new(env!("CARGO")).with_file_name("rustc");
     run(Command::new(rustc)
         .args(["-O", "--target", &target, "-C", "link-arg=-Wl,-u,ckpt_constructor", "-C"])
         .arg(format!("link-arg={}", library().display()))

@@ -4,9 +4,13 @@
 //! function, a structure, a label, a symbol of a linker script. So they hold however the lines move,
 //! and break when a name goes.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+
+use common::cargo;
 
 /// A link of the document.
 struct Link<'d> {
@@ -18,7 +22,7 @@ struct Link<'d> {
 }
 
 fn documents() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs")
+    cargo::project().join("docs")
 }
 
 /// The document without its fenced blocks, which are drawings and sessions.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::{fs, io, thread};
 
-use common::{Place, Program, Running, User, Watch, each_user};
+use common::{Place, Program, Running, User, Watch, each_user, not_run, repetitions};
 
 /// A program that has set itself up and checks itself when asked.
 fn started(program: &Program) -> Running {
@@ -120,7 +120,7 @@ fn a_storm_of_signals_while_it_is_restarted() {
         run.reads_stdin();
         run.checkpoint();
         run.kill();
-        for _ in 0..10 {
+        for _ in 0..repetitions(10) {
             let mut run = program.clone().before(block_the_signal).restart(&program.image);
             for _ in 0..1000 {
                 run.signal(libc::SIGUSR2);
@@ -228,8 +228,7 @@ fn a_full_disk() {
     let unshare = if place.user == User::Root { "-m" } else { "-rm" };
     let possible = Command::new("unshare").args([unshare, "true"]).status();
     if !possible.is_ok_and(|status| status.success()) {
-        println!("skipped: no name space of our own is to be had here");
-        return;
+        return not_run("a full disk: no name space of our own is to be had here");
     }
     place.directory("small");
     const SCRIPT: &str = "

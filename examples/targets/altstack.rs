@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 
-/// Room enough for AMX frames, the checkpointer's and ours.
+/// Room enough for frames with the registers of AMX or SME, the checkpointer's and ours.
 const STACK_SIZE: usize = 256 * 1024;
 
 /// From linux/signal.h: disarm the alternate stack while a handler runs.

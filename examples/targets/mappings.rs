@@ -28,16 +28,26 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::ptr::{null_mut, without_provenance_mut};
 
-const PAGE: usize = 4096;
 const READ_WRITE: c_int = PROT_READ | PROT_WRITE;
 const PRIVATE: c_int = MAP_PRIVATE | MAP_ANONYMOUS;
 
 /// From linux/mman.h, since Linux 6.13: pages that fault like unmapped ones.
 const MADV_GUARD_INSTALL: c_int = 102;
 
+/// On aarch64, from asm/mman.h: code that indirect branches enter only where they are meant to; and
+/// from asm/hwcap.h, in AT_HWCAP2: there is such a thing.
+const PROT_BTI: c_int = 0x10;
+const HWCAP2_BTI: libc::c_ulong = 1 << 17;
+
 /// The data file: some pages and part of one more.
 const DATA_PAGES: usize = 6;
 const DATA_REST: usize = 1000;
+
+/// Bytes in a page: on some architectures it is for the kernel to say.
+fn page_size() -> usize {
+    // SAFETY: asks for a number.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
 
 /// What a page must hold.
 #[derive(Clone, Copy)]
@@ -52,7 +62,7 @@ enum Content {
 
 /// A page of the pattern that begins at `key`.
 fn pattern(key: u64, bytes: usize) -> Vec<u8> {
-    let words = (0..PAGE as u64 / 8).flat_map(|n| mix(key + n * 8).to_ne_bytes());
+    let words = (0..page_size() as u64 / 8).flat_map(|n| mix(key + n * 8).to_ne_bytes());
     let mut page: Vec<u8> = words.collect();
     page[bytes..].fill(0);
     page
@@ -81,11 +91,12 @@ impl Area {
         prot: c_int,
         flags: c_int,
     ) -> Self {
-        let mut area = Self::place(name, 0, pages, prot, flags, file.as_raw_fd(), first * PAGE);
+        let mut area =
+            Self::place(name, 0, pages, prot, flags, file.as_raw_fd(), first * page_size());
         let length = file.metadata().expect("an open file can be asked").len() as usize;
         for page in 0..pages {
-            let key = (first + page) * PAGE;
-            let content = match length.saturating_sub(key).min(PAGE) {
+            let key = (first + page) * page_size();
+            let content = match length.saturating_sub(key).min(page_size()) {
                 0 => Content::NoAccess,
                 bytes => Content::Pattern { key: key as u64, bytes },
             };
@@ -105,66 +116,67 @@ impl Area {
     ) -> Self {
         let address = without_provenance_mut(start);
         // SAFETY: without MAP_FIXED, nothing that is mapped already is touched.
-        let start = unsafe { libc::mmap(address, pages * PAGE, prot, flags, fd, offset as i64) };
+        let start =
+            unsafe { libc::mmap(address, pages * page_size(), prot, flags, fd, offset as i64) };
         assert_ne!(start, libc::MAP_FAILED, "{name}: {}", Error::last_os_error());
         Self { name, start: start.expose_provenance(), pages, contents: BTreeMap::new() }
     }
 
     fn address<T>(&self, page: usize) -> *mut T {
-        std::ptr::with_exposed_provenance_mut(self.start + page * PAGE)
+        std::ptr::with_exposed_provenance_mut(self.start + page * page_size())
     }
 
     /// Writes `bytes` bytes of the pattern of their own address into a page, zeros behind.
     fn write(&mut self, page: usize, bytes: usize) {
-        let key = (self.start + page * PAGE) as u64;
+        let key = (self.start + page * page_size()) as u64;
         // SAFETY: the page is mapped writable by this program and nothing refers to it.
-        unsafe { self.address::<u8>(page).copy_from(pattern(key, bytes).as_ptr(), PAGE) };
+        unsafe { self.address::<u8>(page).copy_from(pattern(key, bytes).as_ptr(), page_size()) };
         self.contents.insert(page, Content::Pattern { key, bytes });
     }
 
     fn filled(mut self) -> Self {
-        (0..self.pages).for_each(|page| self.write(page, PAGE));
+        (0..self.pages).for_each(|page| self.write(page, page_size()));
         self
     }
 
     fn protected(self, prot: c_int) -> Self {
         // SAFETY: the mapping is ours and nothing refers to it.
-        assert_eq!(unsafe { libc::mprotect(self.address(0), self.pages * PAGE, prot) }, 0);
+        assert_eq!(unsafe { libc::mprotect(self.address(0), self.pages * page_size(), prot) }, 0);
         self
     }
 
     /// Gives the kernel a hint. It may not know it (EINVAL): the flags will tell.
     fn advised(self, advice: c_int) -> Self {
         // SAFETY: the mapping is ours, and the advice none that takes contents away at once.
-        unsafe { libc::madvise(self.address(0), self.pages * PAGE, advice) };
+        unsafe { libc::madvise(self.address(0), self.pages * page_size(), advice) };
         self
     }
 
     fn range(&self) -> Range<usize> {
-        self.start..self.start + self.pages * PAGE
+        self.start..self.start + self.pages * page_size()
     }
 
     fn verify(&self, memory: &File, pagemap: &File) -> Check {
         let mut states = vec![0; self.pages * 8];
-        let place = (self.start / PAGE * 8) as u64;
+        let place = (self.start / page_size() * 8) as u64;
         pagemap.read_exact_at(&mut states, place).map_err(|error| format!("pagemap: {error}"))?;
-        let mut found = vec![0; PAGE];
+        let mut found = vec![0; page_size()];
         for (page, state) in states.chunks(8).enumerate() {
             let content = self.contents.get(&page).copied().unwrap_or(Content::Untouched);
             let expected = match content {
                 // Neither present nor swapped out (bits 63 and 62): zeros, not looked at.
                 Content::Untouched if state[7] >> 6 == 0 => continue,
-                Content::Untouched => Some(vec![0; PAGE]),
+                Content::Untouched => Some(vec![0; page_size()]),
                 Content::Pattern { key, bytes } => Some(pattern(key, bytes)),
                 Content::NoAccess => None,
             };
-            let address = self.start + page * PAGE;
+            let address = self.start + page * page_size();
             // By way of the kernel, which reads unreadable memory and survives bad addresses.
             let read = memory.read_exact_at(&mut found, address as u64).is_ok();
             let what = format!("{}, page {page} at {address:#x}", self.name);
             expect(format_args!("{what}, can be read"), expected.is_some(), read)?;
             let Some(expected) = expected else { continue };
-            if let Some(at) = (0..PAGE).find(|&at| expected[at] != found[at]) {
+            if let Some(at) = (0..page_size()).find(|&at| expected[at] != found[at]) {
                 expect(format_args!("{what}, byte {at}"), expected[at], found[at])?;
             }
         }
@@ -187,7 +199,7 @@ impl Area {
                 false => 0,
             };
             let text = format!("{} {offset:#x} {} {}", vma.permissions, vma.path, vma.flags);
-            let pages = (start - self.start) / PAGE..(end - self.start) / PAGE;
+            let pages = (start - self.start) / page_size()..(end - self.start) / page_size();
             match stretches.last_mut() {
                 Some((last, same)) if last.end == pages.start && *same == text => {
                     last.end = pages.end;
@@ -244,26 +256,34 @@ fn map_anonymous() -> Vec<Area> {
         Area::map("shared", 4, READ_WRITE, MAP_SHARED | MAP_ANONYMOUS).filled(),
     ];
 
+    // SAFETY: reads the auxiliary vector.
+    let capabilities = unsafe { libc::getauxval(libc::AT_HWCAP2) };
+    if cfg!(target_arch = "aarch64") && capabilities & HWCAP2_BTI != 0 {
+        let guarded = Area::map("branch targets", 2, READ_WRITE, PRIVATE).filled();
+        areas.push(guarded.protected(PROT_READ | PROT_EXEC | PROT_BTI));
+    }
+
     let mut some = Area::map("every seventh page", 100, READ_WRITE, PRIVATE);
-    (0..100).step_by(7).for_each(|page| some.write(page, PAGE));
+    (0..100).step_by(7).for_each(|page| some.write(page, page_size()));
     let mut zeroed = Area::map("zeros written", 3, READ_WRITE, PRIVATE).filled();
     zeroed.write(1, 0);
     let mut parts = Area::map("three protections", 9, READ_WRITE, PRIVATE);
-    [0, 4, 8].into_iter().for_each(|page| parts.write(page, PAGE));
+    [0, 4, 8].into_iter().for_each(|page| parts.write(page, page_size()));
     // SAFETY: pages of our own mapping, which nothing refers to.
-    assert_eq!(unsafe { libc::mprotect(parts.address(3), 3 * PAGE, PROT_READ) }, 0);
-    let mut sparse = Area::map("1 GiB", (1 << 30) / PAGE, READ_WRITE, PRIVATE | MAP_NORESERVE);
-    (0..10).for_each(|n| sparse.write(n * n * 2999 + n, PAGE));
+    assert_eq!(unsafe { libc::mprotect(parts.address(3), 3 * page_size(), PROT_READ) }, 0);
+    let mut sparse =
+        Area::map("1 GiB", (1 << 30) / page_size(), READ_WRITE, PRIVATE | MAP_NORESERVE);
+    (0..10).for_each(|n| sparse.write(n * n * (sparse.pages / 88) + n, page_size()));
     areas.extend([some, zeroed, parts, sparse]);
 
     // A mapping that grows down needs room below it: make some, and let it go.
     let room = Area::map("room", 1024, PROT_NONE, PRIVATE | MAP_NORESERVE);
     // SAFETY: the mapping is ours and was never used.
-    assert_eq!(unsafe { libc::munmap(room.address(0), room.pages * PAGE) }, 0);
+    assert_eq!(unsafe { libc::munmap(room.address(0), room.pages * page_size()) }, 0);
     let flags = PRIVATE | MAP_GROWSDOWN | libc::MAP_FIXED_NOREPLACE;
-    let top = room.start + 1000 * PAGE;
+    let top = room.start + 1000 * page_size();
     let mut stack = Area::place("growing down", top, 4, READ_WRITE, flags, -1, 0);
-    (stack.start, stack.pages) = (stack.start - PAGE, stack.pages + 1);
+    (stack.start, stack.pages) = (stack.start - page_size(), stack.pages + 1);
     areas.push(stack.filled());
     areas
 }
@@ -289,14 +309,14 @@ fn map_advised() -> Vec<Area> {
     let named = Area::map("named", 2, READ_WRITE, PRIVATE).filled();
     // SAFETY: the mappings are ours, and the name is a C string.
     unsafe {
-        libc::mlock(locked.address(0), PAGE);
+        libc::mlock(locked.address(0), page_size());
         let (call, what) = (libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME);
-        libc::prctl(call, what, named.start, 2 * PAGE, c"of the lab".as_ptr());
+        libc::prctl(call, what, named.start, 2 * page_size(), c"of the lab".as_ptr());
     }
 
     let mut guarded = Area::map("guarded", 4, READ_WRITE, PRIVATE).filled();
     // SAFETY: pages of our own mapping, which nothing refers to.
-    if unsafe { libc::madvise(guarded.address(1), 2 * PAGE, MADV_GUARD_INSTALL) } == 0 {
+    if unsafe { libc::madvise(guarded.address(1), 2 * page_size(), MADV_GUARD_INSTALL) } == 0 {
         guarded.contents.extend([(1, Content::NoAccess), (2, Content::NoAccess)]);
     }
     areas.extend([locked, named, guarded]);
@@ -312,7 +332,8 @@ fn create_file(path: &Path, bytes: usize) -> File {
         .truncate(true)
         .open(path)
         .expect("DIRECTORY is writable");
-    let pages = (0..bytes.div_ceil(PAGE)).flat_map(|page| pattern((page * PAGE) as u64, PAGE));
+    let pages = (0..bytes.div_ceil(page_size()))
+        .flat_map(|page| pattern((page * page_size()) as u64, page_size()));
     let content: Vec<u8> = pages.take(bytes).collect();
     file.write_all(&content).expect("there is room in DIRECTORY");
     file
@@ -320,20 +341,20 @@ fn create_file(path: &Path, bytes: usize) -> File {
 
 /// Files. All of them are closed in the end, and stay mapped.
 fn map_files(directory: &Path) -> Vec<Area> {
-    let shared = create_file(&directory.join("mappings-shared"), 4 * PAGE);
+    let shared = create_file(&directory.join("mappings-shared"), 4 * page_size());
     let mut in_file = Area::map_file("shared file", &shared, 0, 4, READ_WRITE, MAP_SHARED);
-    in_file.write(1, PAGE);
+    in_file.write(1, page_size());
     in_file.write(2, 100);
     let shared_view = Area::map_file("read-only shared file", &shared, 3, 1, PROT_READ, MAP_SHARED);
 
-    let data = create_file(&directory.join("mappings-data"), DATA_PAGES * PAGE + DATA_REST);
+    let data = create_file(&directory.join("mappings-data"), DATA_PAGES * page_size() + DATA_REST);
     let map =
         |name, first, pages, prot| Area::map_file(name, &data, first, pages, prot, MAP_PRIVATE);
     let mut changed = map("private file", 0, DATA_PAGES, READ_WRITE);
-    changed.write(1, PAGE);
+    changed.write(1, page_size());
     changed.write(3, 0);
     let mut middle = map("from the middle of a file", 2, 3, READ_WRITE);
-    middle.write(0, PAGE);
+    middle.write(0, page_size());
     // Its last page is partly in the file; and one more, for which there is no file at all.
     let past_end = map("past the end of a file", 4, DATA_PAGES - 4 + 2, READ_WRITE);
     let unchanged = map("read-only private file", 0, 4, PROT_READ);
@@ -346,7 +367,7 @@ fn map_files(directory: &Path) -> Vec<Area> {
         assert!(fd >= 0, "memfd_create: {}", Error::last_os_error());
         File::from_raw_fd(fd)
     };
-    memory.set_len(3 * PAGE as u64).expect("a memfd has any length");
+    memory.set_len(3 * page_size() as u64).expect("a memfd has any length");
     let memory = Area::map_file("memfd", &memory, 0, 3, READ_WRITE, MAP_SHARED).filled();
     vec![in_file, shared_view, changed, middle, past_end, unchanged, then_protected, memory]
 }
@@ -355,7 +376,7 @@ fn map_files(directory: &Path) -> Vec<Area> {
 fn map_twice() -> [Area; 2] {
     let one = Area::map("mapped twice", 3, READ_WRITE, MAP_SHARED | MAP_ANONYMOUS).filled();
     // SAFETY: with an old size of 0 the mapping stays, and its object is mapped once more.
-    let start = unsafe { libc::mremap(one.address(0), 0, 3 * PAGE, libc::MREMAP_MAYMOVE) };
+    let start = unsafe { libc::mremap(one.address(0), 0, 3 * page_size(), libc::MREMAP_MAYMOVE) };
     assert_ne!(start, libc::MAP_FAILED, "mremap: {}", Error::last_os_error());
     let contents = one.contents.clone();
     let other = Area { name: "mapped again", start: start.expose_provenance(), pages: 3, contents };
@@ -384,11 +405,11 @@ fn verify_one_object([one, other]: &[Area; 2]) -> Check {
 fn grow_heap(heap: &mut Vec<Area>) -> Check {
     // SAFETY: more heap is nobody's yet, and so ours.
     let (start, end, kernel) = unsafe {
-        let start = libc::sbrk(PAGE as isize);
+        let start = libc::sbrk(page_size() as isize);
         (start, libc::sbrk(0), libc::syscall(libc::SYS_brk, null_mut::<c_void>()))
     };
     expect("program break", end.addr(), kernel as usize)?;
-    expect("page added to the heap", end.addr() - PAGE, start.addr())?;
+    expect("page added to the heap", end.addr() - page_size(), start.addr())?;
     let contents = BTreeMap::new();
     let start = start.expose_provenance();
     heap.push(Area { name: "heap", start, pages: 1, contents }.filled());

@@ -26,7 +26,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
-use ckpt_arch::{SYSTEM_CALL, TracedRegisters};
+use ckpt_arch::{INSTRUCTION_ALIGNMENT, SYSTEM_CALL, TracedRegisters};
 use ckpt_image::record::Disposition;
 use libc::c_int;
 
@@ -160,9 +160,12 @@ fn find_call(memory: &File, code: impl IntoIterator<Item = (u64, u64)>) -> Resul
         while at < end {
             let length = buffer.len().min((end - at) as usize);
             let Ok(read) = memory.read_at(&mut buffer[..length], at) else { break };
-            let mut windows = buffer[..read].windows(SYSTEM_CALL.len());
-            if let Some(found) = windows.position(|window| window == SYSTEM_CALL) {
-                return Ok(at + found as u64);
+            let mut addresses = (at..).zip(buffer[..read].windows(SYSTEM_CALL.len()));
+            let is_call = |&(address, bytes): &(u64, &[u8])| {
+                bytes == SYSTEM_CALL && address.is_multiple_of(INSTRUCTION_ALIGNMENT)
+            };
+            if let Some((address, _)) = addresses.find(is_call) {
+                return Ok(address);
             }
             // The next piece overlaps this one, lest an instruction across the two be missed.
             match read {

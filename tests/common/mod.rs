@@ -7,7 +7,10 @@
 
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
+pub mod cargo;
 mod edited;
+pub mod kernel;
+pub mod machine;
 pub mod maps;
 pub mod place;
 pub mod program;
@@ -24,13 +27,16 @@ pub use terminal::Terminal;
 pub use watch::Watch;
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::{Write, stdout};
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 
-/// How long a test waits for anything before it gives up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for anything before it gives up. Only a failure takes so long, on a slow
+/// machine too.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Runs `test` once as each kind of user, in a fresh place each time.
 pub fn each_user(test: impl Fn(&Place)) {
@@ -40,9 +46,32 @@ pub fn each_user(test: impl Fn(&Place)) {
     }
 }
 
-/// How often a test that strikes at random is to strike: `CKPT_REPEAT`, else `few`.
-pub fn repetitions(few: usize) -> usize {
-    std::env::var("CKPT_REPEAT").map_or(few, |n| n.parse().expect("CKPT_REPEAT is a number"))
+/// Says that something is not tested here, and why, where people see it: of a test that passes, the
+/// harness shows nothing that is printed.
+pub fn not_run(what: &str) {
+    writeln!(stdout(), "not run: {what}").expect("writing to standard output");
+}
+
+/// How often a test is to do what it does often: `usual` times, or `CKPT_REPEAT` times as often, which
+/// may be 100 to strike more corners, or 0.1 on a slow machine.
+pub fn repetitions(usual: usize) -> usize {
+    let factor = std::env::var("CKPT_REPEAT")
+        .map_or(1.0, |factor| factor.parse::<f64>().expect("CKPT_REPEAT is a number"));
+    ((usual as f64 * factor).round() as usize).max(1)
+}
+
+/// How much work a program is to do for a test: `usual`, or less on a slow machine.
+pub fn work(usual: usize) -> usize {
+    repetitions(usual).min(usual)
+}
+
+/// All of `cases`, or on a slow machine some of them at random.
+pub fn cases<T: Clone>(cases: &[T]) -> Vec<T> {
+    let count = work(cases.len());
+    if count == cases.len() {
+        return cases.to_vec();
+    }
+    cases.choose_multiple(&mut random(), count).cloned().collect()
 }
 
 /// Random numbers from `CKPT_SEED`, else from a seed that is printed, so that a failure can be had

@@ -7,7 +7,7 @@ use std::{env, fs, thread};
 
 use tempfile::TempDir;
 
-use super::Program;
+use super::{Program, cargo};
 
 /// Whom a program runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Place {
 
     /// The path of something that the build made, copied to where the user can reach it.
     pub fn artifact(&self, name: &str) -> PathBuf {
-        self.copied(&artifacts().join(name))
+        self.copied(&cargo::artifacts().join(name))
     }
 
     /// A copy of `program`, made at the first call.
@@ -123,7 +123,7 @@ impl Place {
     /// Compiles the C program `tests/targets/NAME.c` with `compiler`, `gcc` or `musl-gcc`, and makes
     /// sure that it came out for the C library that was asked for.
     pub fn compiled(&self, compiler: &str, name: &str) -> Program<'_> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/targets/{name}.c"));
+        let source = cargo::project().join(format!("tests/targets/{name}.c"));
         let program = self.path(format!("{name}-{compiler}"));
         compile(compiler, &["-O2", "-g", "-pthread"], &source, &program);
         let interpreter = interpreter(&program).expect("a dynamically linked program");
@@ -162,11 +162,6 @@ pub fn names_in(directory: &Path) -> Vec<String> {
         entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
-}
-
-/// Where the build has put the library, the restarter and the programs of `examples/`.
-pub fn artifacts() -> PathBuf {
-    env::var_os("CKPT_ARTIFACTS").map_or_else(|| env!("CKPT_ARTIFACTS").into(), PathBuf::from)
 }
 
 /// Runs a tool that must succeed; returns what it wrote to standard output.

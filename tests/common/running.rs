@@ -234,14 +234,19 @@ impl Running {
         self.status.is_some()
     }
 
-    /// Waits until it stands in `read` on its standard input. No event tells that.
+    /// Waits until it stands in `read` on its standard input.
     pub fn reads_stdin(&mut self) {
+        self.is_in(&format!("{} 0x0 ", libc::SYS_read), "it does not read its standard input");
+    }
+
+    /// Waits until it stands in a system call that `/proc` tells by `call`: its number and arguments.
+    /// No event tells that.
+    pub fn is_in(&mut self, call: &str, complaint: &str) {
         let path = format!("/proc/{}/syscall", self.pid);
-        let reading = format!("{} 0x0 ", libc::SYS_read);
         let deadline = Instant::now() + PATIENCE;
-        while !fs::read_to_string(&path).unwrap_or_default().starts_with(&reading) {
+        while !fs::read_to_string(&path).unwrap_or_default().starts_with(call) {
             if self.has_ended() || Instant::now() > deadline {
-                self.fail("it does not read its standard input");
+                self.fail(complaint);
             }
             std::thread::yield_now();
         }
