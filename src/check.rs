@@ -140,13 +140,8 @@ fn check(process: &Process, found: &mut Findings) -> Option<u32> {
 
 /// Threads, children and the parent.
 fn check_family(process: &Process, found: &mut Findings) {
-    match process.status_number("Threads") {
-        Some(1) => found.ok("it has one thread"),
-        threads => found.no(format!(
-            "it has {} threads, and only programs with one can be restored yet",
-            threads.unwrap_or(0)
-        )),
-    }
+    let threads = process.status_number("Threads").unwrap_or(0) as usize;
+    found.ok(format!("it has {}", Counted(threads, "thread", "threads")));
     match process.children() {
         Ok(children) if children.is_empty() => found.ok("it has no child processes"),
         Ok(children) => {

@@ -154,7 +154,7 @@ fn an_image_of_a_later_version() {
     let mut image = restarter.image();
     let notes = image[OFFSET_OF_NOTES..][..8].try_into().expect("8 bytes");
     let version = u64::from_le_bytes(notes) as usize + NOTE_HEADER_AND_NAME;
-    assert_eq!(image[version..][..4], [1, 0, 0, 0]);
+    assert_eq!(image[version..][..4], ckpt_image::VERSION.to_le_bytes());
     image[version] = 77;
     let line = restarter.refuses_bytes(&image, "an image of a later version");
     assert!(line.contains("version 77"), "{line}");

@@ -5,7 +5,7 @@ mod common;
 use std::io::Error;
 use std::{fs, io};
 
-use common::{Place, Program, Running, User, Watch, not_run, repetitions};
+use common::{Place, Program, Running, User, Watch, repetitions};
 
 /// What the C programs here begin with: `wait_for_line` says that all is set up, and waits.
 const BEGINNING: &str = r#"
@@ -102,21 +102,24 @@ fn a_storm_on_several_threads() {
         }"#,
     );
     let mut run = waiting(&program);
-    run.refuses(&["5 threads"]);
+    run.checkpoint();
+    run.reads_stdin();
     let threads: Vec<i32> = common::place::names_in(format!("/proc/{}/task", run.pid).as_ref())
         .iter()
         .map(|name| name.parse().expect("a thread id"))
         .collect();
-    for thread in threads.iter().cycle().take(repetitions(10_000)) {
+    for thread in threads.iter().cycle().take(repetitions(1000)) {
         // SAFETY: a system call without pointers, on a child that has not been reaped.
         unsafe { libc::syscall(libc::SYS_tgkill, run.pid, *thread, libc::SIGUSR2) };
     }
     run.send("");
     run.expect("done");
-    assert!(run.wait().success());
-    let refused = |line: &str| line.starts_with("ckpt: ") && line.contains("5 threads");
-    assert!(run.errors().lines().all(refused), "{}", run.errors());
-    assert!(!run.image().exists());
+    run.ends_well();
+    // The last image may be of when it had read its line, or had said the last word.
+    let mut run = program.restart(&program.image);
+    run.close_input();
+    run.ends_well();
+    assert!(["done\n", ""].contains(&&*run.all_output()), "{}", run.all_output());
 }
 
 /// What is stored whole, and cannot be written to through the mapping, is what it was, whatever has
@@ -155,7 +158,7 @@ fn a_shared_file_that_is_only_read() {
 #[test]
 fn the_pending_signal_of_a_timer() {
     const TEXT: &str = r#"
-        static const long long PERIOD = 50 * 1000 * 1000;
+        static const long long PERIOD = 10 * 1000 * 1000;
         static long long of(struct timespec t) { return t.tv_sec * 1000000000LL + t.tv_nsec; }
         static long long now(void) {
             struct timespec t;
@@ -526,7 +529,8 @@ fn shared_memory_that_became_read_only() {
 fn memory_that_is_locked() {
     let place = Place::new(User::everyone()[0]);
     if place.user != User::Root {
-        return not_run("memory that is locked: only root may lock as much as it likes");
+        println!("skipped: only root may lock as much memory as it likes");
+        return;
     }
     let program = program(
         &place,

@@ -221,3 +221,90 @@ fn eu_stack_reads_it() {
     let text = String::from_utf8_lossy(&done.stdout);
     assert!(text.contains("TID ") && text.contains("#0 ") && text.contains("read"), "{text}");
 }
+
+/// Threads, each in a function of its own, where it waits or spins.
+const THREADS: &str = r#"
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static sem_t never;
+static volatile int spin;
+static pthread_barrier_t all_there;
+#define THREAD(name) \
+    __attribute__((noinline)) static void name##_waits(int depth) { \
+        if (depth > 0) name##_waits(depth - 1); \
+        else { pthread_barrier_wait(&all_there); for (;;) WAIT; } \
+        __asm__ volatile(""); /* no tail call */ \
+    } \
+    static void *name(void *nothing) { name##_waits(3); return nothing; }
+THREAD(reader)
+THREAD(writer)
+THREAD(timer)
+
+int main(void) {
+    pthread_t thread;
+    pthread_barrier_init(&all_there, NULL, 4);
+    pthread_create(&thread, NULL, reader, NULL);
+    pthread_create(&thread, NULL, writer, NULL);
+    pthread_create(&thread, NULL, timer, NULL);
+    pthread_barrier_wait(&all_there);
+    puts("ready");
+    fflush(stdout);
+    getchar();
+    return 0;
+}
+"#;
+
+/// All threads are in the image, each with its backtrace; the first is the one that took the request.
+#[test]
+fn gdb_sees_all_threads() {
+    // No debugger finds its way out of musl's functions, which are without unwind information.
+    for (compiler, wait) in [("gcc", "-DWAIT=sem_wait(&never)"), ("musl-gcc", "-DWAIT=spin++")] {
+        each_user(|place| {
+            let program = place.c(compiler, &["-g", "-O1", "-pthread", wait], "threads", THREADS);
+            let mut run = program.start();
+            run.expect("ready");
+            run.reads_stdin();
+            let image = run.checkpoint();
+            let tids = common::place::names_in(format!("/proc/{}/task", run.pid).as_ref());
+            sees_all_threads(place, &program, &image, &tids, compiler == "gcc");
+            run.kill();
+            // And in the image of a restarted one.
+            let mut run = program.restart_with(&["--ids=new"], &image);
+            run.reads_stdin();
+            run.checkpoint();
+            let tids = common::place::names_in(format!("/proc/{}/task", run.pid).as_ref());
+            sees_all_threads(place, &program, &image, &tids, compiler == "gcc");
+        });
+    }
+}
+
+/// gdb lists the threads `tids`, and finds the way from where each is to where it began.
+/// The way of the first, from inside the C library, is found with that library's help alone.
+fn sees_all_threads(
+    place: &Place,
+    program: &Program,
+    image: &Path,
+    tids: &[String],
+    with_help: bool,
+) {
+    assert_eq!(tids.len(), 4);
+    let (said, complaints) = gdb(place, &program.command, Some(image), "thread apply all bt\n");
+    let first = said.find("\nThread ").unwrap_or_else(|| panic!("{said}\n{complaints}"));
+    let threads: Vec<_> = said[first..].split("\nThread ").skip(1).collect();
+    assert_eq!(threads.len(), 4, "{said}");
+    for tid in tids {
+        assert!(threads.iter().any(|t| t.contains(&format!("LWP {tid})"))), "{tid}: {said}");
+    }
+    for name in ["reader", "writer", "timer"] {
+        let is_whole = |thread: &&&str| {
+            thread.matches(&format!("{name}_waits (depth=")).count() == 4
+                && thread.contains(&format!(" in {name} ("))
+        };
+        assert_eq!(threads.iter().filter(is_whole).count(), 1, "{name}: {said}");
+    }
+    let found = threads.iter().filter(|thread| thread.contains(" main ()")).count();
+    assert_eq!(found, with_help.into(), "{said}");
+}

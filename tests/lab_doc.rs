@@ -1,8 +1,9 @@
 //! What `docs/lab.md` shows is what one sees.
 //!
 //! Each fenced block `console` is a session of one shell, in a directory that holds all that the
-//! build makes; one that is `console x86_64` looks so on that machine only. A line that begins with `$ ` is a command, with those behind it that begin with
-//! `> `; what follows is what it prints, on either stream. There
+//! build makes; one that is `console x86_64` looks so on that machine only. A line that begins with
+//! `$ ` is a command, with those behind it that begin with `> `; what follows is what it prints, on
+//! either stream. There
 //!
 //! * a line `...` stands for any lines, or none;
 //! * `...` within a line stands for anything, `<ADDR>` for hexadecimal and `<N>` for decimal digits.

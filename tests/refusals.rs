@@ -8,7 +8,7 @@ use common::{Place, Running, each_user};
 /// Python after `setting`, waiting for input. What it prints last must still come.
 fn python(place: &Place, setting: &str) -> Running {
     let script = format!(
-        "import os, sys, time, threading, socket, select, signal, mmap\n{setting}\n\
+        "import os, sys, time, socket, select, signal, mmap\n{setting}\n\
          print('ready', flush=True); input(); print('unharmed', flush=True); os._exit(0)"
     );
     let mut run = place.system("/usr/bin/python3").args(["-c", &script]).start();
@@ -30,16 +30,6 @@ fn refuses(setting: &str, words: &[&str]) {
         run.refuses(words);
         is_unharmed(run);
     });
-}
-
-#[test]
-fn more_than_one_thread() {
-    refuses(
-        "begun = threading.Event(); more = threading.Event()\n\
-         threading.Thread(target=lambda: (begun.set(), more.wait()), daemon=True).start()\n\
-         begun.wait()",
-        &["thread"],
-    );
 }
 
 #[test]

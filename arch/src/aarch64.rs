@@ -41,11 +41,11 @@ use linux_raw_sys::elf_uapi::{
     NT_ARM_PAC_MASK, NT_ARM_PACA_KEYS, NT_ARM_PACG_KEYS, NT_ARM_SSVE, NT_ARM_SVE, NT_ARM_TLS,
     NT_ARM_ZA, NT_ARM_ZT,
 };
-use linux_raw_sys::errno::EPERM;
+use linux_raw_sys::errno::{EINTR, EPERM};
 use linux_raw_sys::general::{
     __NR_clock_getres, __NR_clock_gettime, __NR_clone, __NR_exit, __NR_exit_group, __NR_getrandom,
     __NR_gettid, __NR_gettimeofday, __NR_munmap, __NR_prctl, __NR_ptrace, __NR_rt_sigreturn,
-    __NR_sched_yield, __NR_wait4, __WALL, CLONE_UNTRACED, CLONE_VM, iovec, stack_t,
+    __NR_sched_yield, __NR_wait4, __WALL, CLONE_UNTRACED, CLONE_VM, iovec, siginfo_t, stack_t,
 };
 use linux_raw_sys::prctl::{
     PR_GET_SHADOW_STACK_STATUS, PR_GET_TAGGED_ADDR_CTRL, PR_PAC_GET_ENABLED_KEYS,
@@ -59,6 +59,7 @@ use linux_raw_sys::ptrace::{
 use static_assertions::{assert_eq_size, const_assert, const_assert_eq};
 
 use crate::outcome::RESTARTED;
+use crate::{CallMade, WaitsFor};
 
 /// This machine in ELF headers (`EM_AARCH64`).
 pub const ELF_MACHINE: u16 = 183;
@@ -234,30 +235,50 @@ pub unsafe extern "C" fn restore_context(context: *const Context, outcome: u64) 
 }
 
 /// The way from `restart-static` into the restarted program, in the image's own `libckpt.so`:
-/// unmaps `length` bytes at `loader`, which is all that is left of `restart-static`, the stack it
-/// stands on included, and restores `context`.
+/// restores `context`; or, if that is null, ends the thread. Each thread comes this way. The last of
+/// them, by the count in `users`, unmaps `length` bytes at `loader`, which is all that is left of
+/// `restart-static`, the stacks they stand on and `users` itself included.
 ///
 /// # Safety
 ///
 /// To be called only in a process whose memory is otherwise as the image has it.
 #[unsafe(naked)]
-pub unsafe extern "C" fn resume(context: *const Context, loader: usize, length: usize) -> ! {
-    // x0 context, x1 loader, x2 length
+pub unsafe extern "C" fn resume(
+    context: *const Context,
+    loader: usize,
+    length: usize,
+    users: *mut u32,
+) -> ! {
+    // x0 context, x1 loader, x2 length, x3 users
     naked_asm!(
         "mov x19, x0",                     // the kernel preserves x19; there will be no stack
+        "2:",
+        "ldaxr w4, [x3]",                  // the last to leave it takes the loader away
+        "sub w4, w4, #1",
+        "stlxr w5, w4, [x3]",
+        "cbnz w5, 2b",
+        "cbnz w4, 3f",
         "mov x0, x1",
         "mov x1, x2",
         "mov x8, #{munmap}",
         "svc #0",
-        "cbnz x0, 2f",                     // half a loader left is no restart
+        "cbnz x0, 4f",                     // half a loader left is no restart
+        "3:",
+        "cbz x19, 5f",
         "mov x0, x19",
         "mov x1, #{restarted}",
         "b {restore}",
-        "2:",
+        "4:",
         "mov x0, #125",
         "mov x8, #{exit_group}",
         "svc #0",
         "brk #1",
+        "5:",
+        "mov x0, #0",
+        "mov x8, #{exit}",
+        "svc #0",
+        "brk #1",
+        exit = const __NR_exit,
         munmap = const __NR_munmap,
         exit_group = const __NR_exit_group,
         restarted = const RESTARTED,
@@ -265,8 +286,79 @@ pub unsafe extern "C" fn resume(context: *const Context, loader: usize, length: 
     )
 }
 
+/// Makes the system call `number` with the six `arguments`, which returns what the kernel returned,
+/// for the sake of `wait`: if a signal interrupts it, [`SignalFrame::wait_under_way`] tells which it
+/// is. Without arguments it returns the address at which the signal finds it.
+///
+/// # Safety
+///
+/// As for [`syscall`]; `arguments` are readable or null.
+#[unsafe(naked)]
+pub unsafe extern "C" fn wait_call(
+    arguments: *const [usize; 6],
+    number: u32,
+    wait: usize,
+) -> isize {
+    // x0 arguments, w1 number, x2 wait -> x0 result
+    naked_asm!(
+        ".cfi_startproc",
+        "cbz x0, 3f",
+        "stp x19, x30, [sp, #-16]!",
+        ".cfi_adjust_cfa_offset 16",
+        ".cfi_rel_offset x19, 0",
+        ".cfi_rel_offset x30, 8",
+        "mov x19, x2", // here the signal frame has it
+        "mov w8, w1",
+        "mov x9, x0",
+        "ldp x0, x1, [x9]",
+        "ldp x2, x3, [x9, #16]",
+        "ldp x4, x5, [x9, #32]",
+        "svc #0",
+        "2:",
+        "ldp x19, x30, [sp], #16",
+        ".cfi_adjust_cfa_offset -16",
+        ".cfi_restore x19",
+        ".cfi_restore x30",
+        "ret",
+        "3:",
+        "adr x0, 2b",
+        "ret",
+        ".cfi_endproc",
+    )
+}
+
 /// The type of [`resume`], as `restart-static` calls it at the address the image names.
-pub type Resume = unsafe extern "C" fn(*const Context, usize, usize) -> !;
+pub type Resume = unsafe extern "C" fn(*const Context, usize, usize, *mut u32) -> !;
+
+/// clone(2), `number` and all, or clone3(2): calls `function(argument)` in the child, which has a stack
+/// of its own. Returns the child's id, or `-errno`.
+///
+/// # Safety
+///
+/// `first` and `second` are the call's arguments and make a child with a stack; what further ones it
+/// has are not asked for. The stack's end is 16-byte aligned.
+#[unsafe(naked)]
+pub unsafe extern "C" fn spawn(
+    first: usize,
+    second: usize,
+    function: unsafe extern "C" fn(*mut u8) -> !,
+    argument: *mut u8,
+    number: u32,
+) -> isize {
+    // x0, x1 the call's arguments, x2 function, x3 argument, x4 number -> x0
+    naked_asm!(
+        "mov x8, x4",
+        "svc #0",
+        "cbz x0, 2f",
+        "ret",
+        "2:",
+        "mov x29, xzr", // the child: the outermost frame
+        "mov x30, xzr",
+        "mov x0, x3",
+        "blr x2",
+        "brk #1",
+    )
+}
 
 /// Calls `function(argument)` on the stack that ends at `stack_top`, never to return.
 ///
@@ -300,6 +392,24 @@ pub unsafe extern "C" fn signal_return() {
     naked_asm!(
         "mov x8, #{rt_sigreturn}",
         "svc #0",
+        rt_sigreturn = const __NR_rt_sigreturn,
+    )
+}
+
+/// Returns from a signal handler through `frame`, wherever it lies.
+///
+/// # Safety
+///
+/// It is a whole frame, as the kernel makes them.
+#[unsafe(naked)]
+pub unsafe extern "C" fn return_through(frame: *const SignalFrame) -> ! {
+    // x0 frame
+    naked_asm!(
+        "sub sp, x0, #{siginfo}",          // with which a frame begins
+        "mov x8, #{rt_sigreturn}",
+        "svc #0",
+        "brk #1",
+        siginfo = const size_of::<siginfo_t>(),
         rt_sigreturn = const __NR_rt_sigreturn,
     )
 }
@@ -539,6 +649,67 @@ const EXTRA_MAGIC: u32 = 0x4558_5401;
 /// Bytes in `struct sve_context`, `za_context` and `zt_context`, behind which the registers come.
 const REGISTERS_OFFSET: usize = 16;
 
+/// Waiting calls that only older architectures have: there are none.
+pub(crate) const OLD_WAITS: [(u32, WaitsFor); 0] = [];
+
+/// x19 to x28.
+const CALLEE_SAVED: u32 = 0x1ff8_0000;
+
+/// The functions that make system calls whose number is an argument: how they end before the system
+/// call, and the register of the call's own first argument.
+const STUBS: [(&[u32], usize); 2] = [
+    // musl: __syscall_cp_asm, which is for the calls that cancel a thread
+    // (src/thread/aarch64/syscall_cp.s)
+    (
+        &[
+            0xaa01_03e8, // mov x8, x1: the number
+            0xaa02_03e0, // mov x0, x2
+            0xaa03_03e1, // mov x1, x3
+            0xaa04_03e2, // mov x2, x4
+            0xaa05_03e3, // mov x3, x5
+            0xaa06_03e4, // mov x4, x6
+            0xaa07_03e5, // mov x5, x7
+        ],
+        2,
+    ),
+    // glibc: syscall (sysdeps/unix/sysv/linux/aarch64/syscall.S)
+    (
+        &[
+            0xaa01_03e0, // mov x0, x1
+            0xaa02_03e1, // mov x1, x2
+            0xaa03_03e2, // mov x2, x3
+            0xaa04_03e3, // mov x3, x4
+            0xaa05_03e4, // mov x4, x5
+            0xaa06_03e5, // mov x5, x6
+            0xaa07_03e6, // mov x6, x7
+        ],
+        1,
+    ),
+];
+
+/// The registers that an instruction writes of those by which arguments are loaded; `None` if it is
+/// none of those. Bit 31 is the stack pointer or none at all.
+fn destinations(code: u32) -> Option<u32> {
+    let first = 1 << (code & 31);
+    let second = 1 << (code >> 10 & 31);
+    match code {
+        // add, sub, and, orr, mov, sxtw, ... with an immediate; mov, orr of a register
+        _ if code & 0x1f00_0000 == 0x1100_0000 => Some(first),
+        _ if code & 0x1f80_0000 == 0x1200_0000 => Some(first),
+        _ if code & 0x1f80_0000 == 0x1280_0000 => Some(first),
+        _ if code & 0x1f80_0000 == 0x1300_0000 => Some(first),
+        _ if code & 0x1f20_0000 == 0x0a00_0000 => Some(first),
+        // adrp
+        _ if code & 0x9f00_0000 == 0x9000_0000 => Some(first),
+        // ldp, stp; ldr, str with an offset
+        _ if code & 0x7fc0_0000 == 0x2940_0000 => Some(first | second),
+        _ if code & 0x7fc0_0000 == 0x2900_0000 => Some(0),
+        _ if code & 0xbfc0_0000 == 0xb940_0000 => Some(first),
+        _ if code & 0xbfc0_0000 == 0xb900_0000 => Some(0),
+        _ => None,
+    }
+}
+
 /// Bytes in [`SignalFrame::registers`].
 pub const REGISTERS: usize = 34;
 const_assert_eq!(size_of::<user_pt_regs>(), REGISTERS * size_of::<u64>());
@@ -554,6 +725,162 @@ impl SignalFrame {
         registers[..31].copy_from_slice(&regs);
         registers[31..].copy_from_slice(&[sp, pc, pstate]);
         registers
+    }
+
+    /// The stack pointer of the interrupted program.
+    pub fn stack_pointer(&self) -> u64 {
+        self.context.registers.sp
+    }
+
+    /// Copies the whole frame to the free part of the stack on which the program was; returns the copy,
+    /// below which, but for what comes before it of the frame, the stack is free.
+    ///
+    /// ```text
+    ///   frame:   siginfo | ucontext (self) ... records, terminator | further records
+    /// ```
+    ///
+    /// # Safety
+    ///
+    /// That is not the stack on which it lies, and has room.
+    pub unsafe fn copy_to_programs_stack(&self) -> *mut Self {
+        const ALIGNMENT: u64 = 16;
+        const TERMINATOR: u64 = 16;
+        let start = ptr::from_ref(self) as u64 - size_of::<siginfo_t>() as u64;
+        let mut end = self.context.records.0.as_ptr() as u64;
+        let mut elsewhere = None;
+        self.for_each_record(|magic, record| {
+            end = end.max(record.as_ptr_range().end as u64);
+            if magic == EXTRA_MAGIC {
+                elsewhere = Some(record.as_ptr() as u64 + size_of::<RecordHeader>() as u64);
+            }
+        });
+        end += TERMINATOR;
+        let distance = self.context.registers.sp.wrapping_sub(end) & !(ALIGNMENT - 1);
+        // SAFETY: the caller's contract; the copy is as long and as aligned as the frame.
+        unsafe {
+            let copy = start.wrapping_add(distance) as *mut u8;
+            copy.copy_from_nonoverlapping(start as *const u8, (end - start) as usize);
+            if let Some(address) = elsewhere {
+                let address = address.wrapping_add(distance) as *mut u64;
+                *address = (*address).wrapping_add(distance);
+            }
+            copy.add(size_of::<siginfo_t>()).cast()
+        }
+    }
+
+    /// What the program has just got of a system call, if that is what it has just made; errors as
+    /// `-errno`. `read` reads memory of the program, and says whether there is any.
+    pub fn call_result(&self, read: impl Fn(u64, &mut [u8]) -> bool) -> Option<isize> {
+        let registers = &self.context.registers;
+        let mut instruction = [0; SYSTEM_CALL.len()];
+        let before = registers.pc.wrapping_sub(instruction.len() as u64);
+        (read(before, &mut instruction) && instruction == *SYSTEM_CALL)
+            .then_some(registers.regs[0] as isize)
+    }
+
+    /// The `wait` of the [`wait_call`] that the signal has interrupted, if it was one.
+    pub fn wait_under_way(&self) -> Option<usize> {
+        let registers = &self.context.registers;
+        // SAFETY: without arguments it makes no call.
+        let address = unsafe { wait_call(ptr::null(), 0, 0) };
+        let interrupted = registers.regs[0] == u64::from(EINTR).wrapping_neg();
+        (registers.pc == address as u64 && interrupted).then_some(registers.regs[19] as usize)
+    }
+
+    /// The system call that has just had its [`SignalFrame::call_result`], if it can be found out.
+    ///
+    /// The number and the arguments are where they were; but for the first one, which the result now
+    /// stands in place of. It is taken from the instructions before: either they load it,
+    ///
+    /// ```text
+    ///     mov x0, x20                  or an immediate, or from the stack
+    ///     (moves to other registers)
+    ///     svc #0
+    /// ```
+    ///
+    /// or they are a function of the C library that is given the number ([`STUBS`]); then its caller
+    /// has loaded the argument, an immediate or from a register that both preserve.
+    pub fn call_made(&self, read: impl Fn(u64, &mut [u8]) -> bool) -> Option<CallMade> {
+        let user_pt_regs { regs, pc, .. } = &self.context.registers;
+        let stub = STUBS.iter().find(|(stub, _)| {
+            let mut code = [0; 7 * 4];
+            let code = &mut code[..stub.len() * 4];
+            read(pc.wrapping_sub(code.len() as u64 + 4), code)
+                && stub.iter().map(|code| code.to_le_bytes()).eq(code.as_chunks().0.iter().copied())
+        });
+        let first = match stub {
+            Some((_, argument)) => {
+                self.loaded_register(&read, regs[30].wrapping_sub(4), *argument, CALLEE_SAVED)
+            }
+            None => self.loaded_register(&read, pc.wrapping_sub(4), 0, !1),
+        };
+        let arguments = [first.unwrap_or(0), regs[1], regs[2], regs[3], regs[4], regs[5]];
+        let first_is_known = first.is_some();
+        Some(CallMade { number: regs[8].try_into().ok()?, arguments, first_is_known })
+    }
+
+    /// Whether `call` can be the system call that has just had its result, going by the arguments but
+    /// the first, and the number.
+    pub fn agrees_with(&self, call: &CallMade) -> bool {
+        let regs = &self.context.registers.regs;
+        regs[1..6] == call.arguments[1..] && regs[8] == call.number.into()
+    }
+
+    /// Gives the system call another result.
+    pub fn set_result(&mut self, result: isize) {
+        self.context.registers.regs[0] = result as u64;
+    }
+
+    /// What the instructions before the one at `end` have loaded into `register`, if it is an
+    /// immediate or comes from the stack or from one of the registers `sources`.
+    fn loaded_register(
+        &self,
+        read: impl Fn(u64, &mut [u8]) -> bool,
+        end: u64,
+        register: usize,
+        sources: u32,
+    ) -> Option<u64> {
+        const LOOKED_AT: u64 = 16;
+        let user_pt_regs { regs, sp, .. } = &self.context.registers;
+        let mut written = 0_u32;
+        for index in 1..=LOOKED_AT {
+            let mut bytes = [0; 4];
+            read(end.wrapping_sub(4 * index), &mut bytes).then_some(())?;
+            let code = u32::from_le_bytes(bytes);
+            let destinations = destinations(code)?;
+            if destinations & 1 << register == 0 {
+                written |= destinations;
+                continue;
+            }
+            let from = |number: u32| {
+                let usable = sources & !written & !(1 << 31) & 1 << number != 0;
+                usable.then(|| regs[number as usize])
+            };
+            let immediate = u64::from(code >> 5 & 0xffff);
+            return match code {
+                // mov x0, xzr; mov x0, x20; mov w0, w20
+                _ if code & 0xffff_ffe0 == 0xaa1f_03e0 => Some(0),
+                _ if code & 0xffe0_ffe0 == 0xaa00_03e0 => from(code >> 16 & 31),
+                _ if code & 0xffe0_ffe0 == 0x2a00_03e0 => {
+                    from(code >> 16 & 31).map(|value| u64::from(value as u32))
+                }
+                // mov x0, #imm; mov w0, #imm; mov w0, #-imm
+                _ if code & 0x7fe0_0000 == 0x5280_0000 => Some(immediate),
+                _ if code & 0xffe0_0000 == 0x1280_0000 => Some(u64::from(!immediate as u32)),
+                // sxtw x0, w20
+                _ if code & 0xffff_fc00 == 0x9340_7c00 => {
+                    from(code >> 5 & 31).map(|value| value as i32 as u64)
+                }
+                // ldr x0, [sp, #imm]
+                _ if code & 0xffc0_03e0 == 0xf940_03e0 && sources & 1 << 31 != 0 => {
+                    let mut value = [0; 8];
+                    read(sp + u64::from(code >> 10 & 0xfff) * 8, &mut value).then_some(())?;
+                    Some(u64::from_le_bytes(value))
+                }
+                _ => None,
+            };
+        }
+        None
     }
 
     /// Calls `each(magic, bytes)` for every record, its header included. Which there are differs by
@@ -590,7 +917,12 @@ impl SignalFrame {
     }
 
     /// Calls `note(name, type, parts)` for each note of a core file that holds the other registers.
-    pub fn other_registers(&self, cpu: &CpuState, mut note: impl FnMut(&str, u32, &[&[u8]])) {
+    pub fn other_registers(
+        &self,
+        cpu: &CpuState,
+        thread_pointer: u64,
+        mut note: impl FnMut(&str, u32, &[&[u8]]),
+    ) {
         const NT_FPREGSET: u32 = 2;
         let mut status = [0; 8]; // fpsr and fpcr, which an SVE note has once more
         self.for_each_record(|magic, record| match magic {
@@ -620,8 +952,7 @@ impl SignalFrame {
             ZT_MAGIC => note("LINUX", NT_ARM_ZT, &[&record[REGISTERS_OFFSET..]]),
             _ => {}
         });
-        let pointers = ThreadPointers::current();
-        note("LINUX", NT_ARM_TLS, &[&pointers.thread_pointer.to_le_bytes()]);
+        note("LINUX", NT_ARM_TLS, &[&thread_pointer.to_le_bytes()]);
         if cpu.keys_known != 0 {
             // By the mask a debugger tells addresses from their signatures.
             note("LINUX", NT_ARM_PAC_MASK, &[bytes_of(&cpu.keys.masks)]);
@@ -724,6 +1055,9 @@ impl CpuState {
         }
     }
 
+    /// Adds what the frame of another thread holds. Only the lengths of vectors are a thread's own.
+    pub fn include(&mut self, _: &SignalFrame) {}
+
     /// The bytes of it, as an image holds them.
     pub fn as_bytes(&self) -> &[u8; size_of::<Self>()] {
         // SAFETY: plain numbers without padding.
@@ -745,14 +1079,9 @@ impl CpuState {
         // SAFETY: what is changed is this thread's, and this program uses none of it: neither the
         // registers whose contents are lost nor signed pointers.
         unsafe {
-            for (option, value) in [
-                (PR_SVE_SET_VL, self.sve),
-                (PR_SME_SET_VL, self.sme),
-                (PR_SET_TAGGED_ADDR_CTRL, self.tagged_addresses),
-            ] {
-                if value != 0 {
-                    prctl(option, value as usize);
-                }
+            set_vector_lengths([self.sve, self.sme]);
+            if self.tagged_addresses != 0 {
+                prctl(PR_SET_TAGGED_ADDR_CTRL, self.tagged_addresses as usize);
             }
             if self.has_keys() {
                 let (option, enabled) = (PR_PAC_SET_ENABLED_KEYS, self.enabled_keys as usize);
@@ -805,6 +1134,28 @@ impl CpuState {
     /// Whether pointers are signed.
     fn has_keys(&self) -> bool {
         self.capabilities[0] & u64::from(HWCAP_PACA) != 0
+    }
+}
+
+/// The lengths of the calling thread's vectors: `PR_SVE_GET_VL` and `PR_SME_GET_VL`, 0 where there are
+/// none.
+pub fn vector_lengths() -> [u64; 2] {
+    [prctl_read(PR_SVE_GET_VL), prctl_read(PR_SME_GET_VL)]
+}
+
+/// Sets the lengths of the calling thread's vectors.
+pub fn set_vector_lengths(lengths: [u64; 2]) {
+    for (option, length) in [PR_SVE_SET_VL, PR_SME_SET_VL].into_iter().zip(lengths) {
+        if length != 0 {
+            // SAFETY: the contents of registers that are lost are nobody's.
+            unsafe { prctl(option, length as usize) };
+        }
+    }
+    if lengths[1] != 0 {
+        // Until a thread has executed an SME instruction, the kernel does not load its state by the length
+        // that is set here.
+        // SAFETY: ends a streaming mode and a ZA that are not on.
+        unsafe { asm!(".inst 0xd503467f", options(nomem, nostack)) }; // smstop
     }
 }
 
@@ -876,8 +1227,9 @@ fn exchange_by_child(exchange: &mut Exchange<'_>, ask_yama: bool) -> bool {
     // SAFETY: the child has a stack of its own, and both live until it has ended. What it writes it
     // writes through the exchange, which the compiler knows to be shared.
     unsafe {
-        let top = stack.as_mut_ptr_range().end.cast();
-        let child = clone(flags, top, trace_parent, ptr::from_mut(exchange).cast());
+        let top = stack.as_mut_ptr_range().end as usize;
+        let shared = ptr::from_mut(exchange).cast();
+        let child = spawn(flags, top, trace_parent, shared, __NR_clone);
         if child < 0 {
             return false;
         }
@@ -893,42 +1245,8 @@ fn exchange_by_child(exchange: &mut Exchange<'_>, ask_yama: bool) -> bool {
     exchange.result.load(SeqCst) == 0
 }
 
-/// clone(2) with a function to run in the child, which then exits.
-///
-/// # Safety
-///
-/// `stack_top` is 16-byte aligned and ends a stack that nobody else uses until the child has ended.
-#[unsafe(naked)]
-unsafe extern "C" fn clone(
-    flags: usize,
-    stack_top: *mut u8,
-    function: unsafe extern "C" fn(*mut u8),
-    argument: *mut u8,
-) -> isize {
-    // x0 flags, x1 stack_top, x2 function, x3 argument -> x0 the child's id or -errno
-    naked_asm!(
-        "mov x9, x2",        // the kernel takes further arguments in x2 to x4: none is asked for
-        "mov x10, x3",
-        "mov x8, #{clone}",
-        "svc #0",
-        "cbz x0, 2f",
-        "ret",
-        "2:",
-        "mov x29, xzr",      // the child: the outermost frame
-        "mov x30, xzr",
-        "mov x0, x10",
-        "blr x9",
-        "mov x0, #0",
-        "mov x8, #{exit}",
-        "svc #0",
-        "brk #1",
-        clone = const __NR_clone,
-        exit = const __NR_exit,
-    )
-}
-
 /// The child: traces the thread for a moment.
-unsafe extern "C" fn trace_parent(exchange: *mut u8) {
+unsafe extern "C" fn trace_parent(exchange: *mut u8) -> ! {
     // SAFETY: the parent waits, and uses but the atomic fields meanwhile.
     let exchange = unsafe { &mut *exchange.cast::<Exchange<'_>>() };
     while !exchange.go.load(SeqCst) {
@@ -964,6 +1282,10 @@ unsafe extern "C" fn trace_parent(exchange: *mut u8) {
         ptrace(PTRACE_DETACH, 0, 0);
     }
     exchange.result.store(result as i32, SeqCst);
+    loop {
+        // SAFETY: ends this child.
+        unsafe { syscall(__NR_exit, [0; 6]) };
+    }
 }
 
 /// Symbols that the C library of the program may have; null where it does not.

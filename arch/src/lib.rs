@@ -5,8 +5,9 @@
 //! * [`syscall`]: a raw system call;
 //! * [`Context`], [`save_context_then`], [`restore_context`], [`resume`]: the stubs that leave a
 //!   program and come back into it, in another process too;
-//! * [`SignalFrame`]: what the kernel saved of the interrupted program, and how a core file
-//!   tells it;
+//! * [`SignalFrame`]: what the kernel saved of the interrupted program, how a core file tells it, and
+//!   which system call it was in;
+//! * [`wait_call`]: a system call that knows, should a signal come, whose it is;
 //! * [`CpuState`]: which registers this CPU has, and what a process has chosen of them;
 //! * [`WeakSymbols`]: what the C library of the program says of itself, if it does;
 //! * [`signal_return`], [`program_entry!`], [`write_jump`], [`synchronize_instructions`], thread
@@ -16,6 +17,11 @@
 //! * the memory functions that the compiler takes for granted (`memcpy` and its kin), *hidden*:
 //!   exported from a preloaded library they would replace the program's own.
 #![no_std]
+
+use linux_raw_sys::general::{
+    __NR_clock_nanosleep, __NR_epoll_pwait, __NR_epoll_pwait2, __NR_futex, __NR_nanosleep,
+    __NR_ppoll, __NR_pselect6, __NR_rt_sigsuspend, __NR_rt_sigtimedwait,
+};
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -39,3 +45,69 @@ pub mod outcome {
     /// The function on the other stack gave up half-way.
     pub const FAILED: u64 = 2;
 }
+
+/// A system call of the program's.
+#[derive(Clone, Copy)]
+pub struct CallMade {
+    /// Its number.
+    pub number: u32,
+    /// Its arguments.
+    pub arguments: [u64; 6],
+    /// Whether the first argument is known. On aarch64 the result has taken its register.
+    pub first_is_known: bool,
+}
+
+impl CallMade {
+    /// What it waits for, if it is a call that a handler ends even with `SA_RESTART` (signal(7)).
+    pub fn waits(&self) -> Option<WaitsFor> {
+        let old = OLD_WAITS.iter().map(|(number, waits)| (*number, *waits));
+        let mut all = WAITS.into_iter().chain(old);
+        all.find_map(|(number, waits)| (number == self.number).then_some(waits))
+    }
+}
+
+/// What a call waits for, and which of its arguments says how long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WaitsFor {
+    /// nanosleep(2): the time, where to write what is left of it.
+    Time,
+    /// clock_nanosleep(2): the clock, flags, and then the same.
+    TimeOfClock,
+    /// poll(2): descriptors, how many, milliseconds.
+    Descriptors,
+    /// ppoll(2): descriptors, how many, the time, the mask, its size.
+    DescriptorsOrSignals,
+    /// select(2): how many, three sets, the time as a timeval.
+    Sets,
+    /// pselect6(2): how many, three sets, the time, where the mask's address and size are.
+    SetsOrSignals,
+    /// epoll_pwait(2), or epoll_wait(2), which has no mask: the epoll descriptor, room for events, how
+    /// many, milliseconds, the mask, its size.
+    Events {
+        /// Whether there is a mask.
+        mask: bool,
+    },
+    /// epoll_pwait2(2): the same with a timespec.
+    EventsForTime,
+    /// pause(2): nothing.
+    Handler,
+    /// rt_sigsuspend(2): the mask, its size.
+    HandlerOfMask,
+    /// rt_sigtimedwait(2): the signals, room for the one that comes, the time, the set's size.
+    Signal,
+    /// futex(2): the word, the operation, its value, the time.
+    Futex,
+}
+
+/// Those that there are everywhere.
+const WAITS: [(u32, WaitsFor); 9] = [
+    (__NR_nanosleep, WaitsFor::Time),
+    (__NR_clock_nanosleep, WaitsFor::TimeOfClock),
+    (__NR_ppoll, WaitsFor::DescriptorsOrSignals),
+    (__NR_pselect6, WaitsFor::SetsOrSignals),
+    (__NR_epoll_pwait, WaitsFor::Events { mask: true }),
+    (__NR_epoll_pwait2, WaitsFor::EventsForTime),
+    (__NR_rt_sigsuspend, WaitsFor::HandlerOfMask),
+    (__NR_rt_sigtimedwait, WaitsFor::Signal),
+    (__NR_futex, WaitsFor::Futex),
+];

@@ -37,13 +37,14 @@ use linux_raw_sys::general::{
     __NR_semop, __NR_semtimedop, __NR_sendmsg, __NR_sendto, __NR_write,
 };
 use linux_raw_sys::general::{
-    __NR_arch_prctl, __NR_clock_getres, __NR_clock_gettime, __NR_exit_group, __NR_getcpu,
-    __NR_getrandom, __NR_gettimeofday, __NR_munmap, __NR_rt_sigreturn, __NR_time,
+    __NR_arch_prctl, __NR_clock_getres, __NR_clock_gettime, __NR_exit, __NR_exit_group,
+    __NR_getcpu, __NR_getrandom, __NR_gettimeofday, __NR_munmap, __NR_rt_sigreturn, __NR_time,
 };
-use linux_raw_sys::general::{ARCH_SET_FS, stack_t};
+use linux_raw_sys::general::{__NR_pause, __NR_poll, __NR_select, ARCH_SET_FS, siginfo_t, stack_t};
 use static_assertions::{const_assert, const_assert_eq};
 
 use crate::outcome::RESTARTED;
+use crate::{CallMade, WaitsFor};
 
 /// This machine in ELF headers (`EM_X86_64`).
 pub const ELF_MACHINE: u16 = 62;
@@ -202,23 +203,34 @@ pub unsafe extern "C" fn restore_context(context: *const Context, outcome: u64) 
 }
 
 /// The way from `restart-static` into the restarted program, in the image's own `libckpt.so`:
-/// unmaps `length` bytes at `loader`, which is all that is left of `restart-static`, the stack it
-/// stands on included, and restores `context`.
+/// restores `context`; or, if that is null, ends the thread. Each thread comes this way. The last of
+/// them, by the count in `users`, unmaps `length` bytes at `loader`, which is all that is left of
+/// `restart-static`, the stacks they stand on and `users` itself included.
 ///
 /// # Safety
 ///
 /// To be called only in a process whose memory is otherwise as the image has it.
 #[unsafe(naked)]
-pub unsafe extern "C" fn resume(context: *const Context, loader: usize, length: usize) -> ! {
-    // rdi context, rsi loader, rdx length
+pub unsafe extern "C" fn resume(
+    context: *const Context,
+    loader: usize,
+    length: usize,
+    users: *mut u32,
+) -> ! {
+    // rdi context, rsi loader, rdx length, rcx users
     naked_asm!(
         "mov r12, rdi",                    // the kernel preserves r12; there will be no stack
+        "lock dec dword ptr [rcx]",        // the last to leave it takes the loader away
+        "jnz 3f",
         "mov rdi, rsi",
         "mov rsi, rdx",
         "mov eax, {munmap}",
         "syscall",
         "test rax, rax",
         "jnz 2f",                          // half a loader left is no restart
+        "3:",
+        "test r12, r12",
+        "jz 4f",
         "mov rdi, r12",
         "mov esi, {restarted}",
         "jmp {restore}",
@@ -227,15 +239,95 @@ pub unsafe extern "C" fn resume(context: *const Context, loader: usize, length: 
         "mov eax, {exit_group}",
         "syscall",
         "ud2",
+        "4:",
+        "xor edi, edi",
+        "mov eax, {exit}",
+        "syscall",
+        "ud2",
         munmap = const __NR_munmap,
         exit_group = const __NR_exit_group,
+        exit = const __NR_exit,
         restarted = const RESTARTED,
         restore = sym restore_context,
     )
 }
 
+/// Makes the system call `number` with the six `arguments`, which returns what the kernel returned,
+/// for the sake of `wait`: if a signal interrupts it, [`SignalFrame::wait_under_way`] tells which it
+/// is. Without arguments it returns the address at which the signal finds it.
+///
+/// # Safety
+///
+/// As for [`syscall`]; `arguments` are readable or null.
+#[unsafe(naked)]
+pub unsafe extern "C" fn wait_call(
+    arguments: *const [usize; 6],
+    number: u32,
+    wait: usize,
+) -> isize {
+    // rdi arguments, esi number, rdx wait -> rax result
+    naked_asm!(
+        ".cfi_startproc",
+        "test rdi, rdi",
+        "jz 3f",
+        "push rbx",
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_rel_offset rbx, 0",
+        "mov rbx, rdx", // here the signal frame has it
+        "mov eax, esi",
+        "mov r11, rdi",
+        "mov rdi, [r11]",
+        "mov rsi, [r11 + 8]",
+        "mov rdx, [r11 + 16]",
+        "mov r10, [r11 + 24]",
+        "mov r8, [r11 + 32]",
+        "mov r9, [r11 + 40]",
+        "syscall",
+        "2:",
+        "pop rbx",
+        ".cfi_adjust_cfa_offset -8",
+        ".cfi_restore rbx",
+        "ret",
+        "3:",
+        "lea rax, [rip + 2b]",
+        "ret",
+        ".cfi_endproc",
+    )
+}
+
 /// The type of [`resume`], as `restart-static` calls it at the address the image names.
-pub type Resume = unsafe extern "C" fn(*const Context, usize, usize) -> !;
+pub type Resume = unsafe extern "C" fn(*const Context, usize, usize, *mut u32) -> !;
+
+/// clone(2), `number` and all, or clone3(2): calls `function(argument)` in the child, which has a stack
+/// of its own. Returns the child's id, or `-errno`.
+///
+/// # Safety
+///
+/// `first` and `second` are the call's arguments and make a child with a stack; what further ones it
+/// has are not asked for. The stack's end is 16-byte aligned.
+#[unsafe(naked)]
+pub unsafe extern "C" fn spawn(
+    first: usize,
+    second: usize,
+    function: unsafe extern "C" fn(*mut u8) -> !,
+    argument: *mut u8,
+    number: u32,
+) -> isize {
+    // rdi, rsi the call's arguments, rdx function, rcx argument, r8 number -> rax
+    naked_asm!(
+        "mov r9, rcx", // the call destroys rcx
+        "mov eax, r8d",
+        "syscall",
+        "test rax, rax",
+        "jz 2f",
+        "ret",
+        "2:",
+        "xor ebp, ebp", // the child: the outermost frame
+        "mov rdi, r9",
+        "call rdx",
+        "ud2",
+    )
+}
 
 /// Calls `function(argument)` on the stack that ends at `stack_top`, never to return.
 ///
@@ -269,6 +361,23 @@ pub unsafe extern "C" fn signal_return() {
         ".byte 0x48, 0xc7, 0xc0",          // mov rax, imm32: the long form that gdb looks for
         ".long {rt_sigreturn}",
         "syscall",
+        rt_sigreturn = const __NR_rt_sigreturn,
+    )
+}
+
+/// Returns from a signal handler through `frame`, wherever it lies.
+///
+/// # Safety
+///
+/// It is a whole frame, as the kernel makes them.
+#[unsafe(naked)]
+pub unsafe extern "C" fn return_through(frame: *const SignalFrame) -> ! {
+    // rdi frame
+    naked_asm!(
+        "mov rsp, rdi",                    // as if its return address had been taken off
+        "mov eax, {rt_sigreturn}",
+        "syscall",
+        "ud2",
         rt_sigreturn = const __NR_rt_sigreturn,
     )
 }
@@ -530,8 +639,172 @@ impl SignalFrame {
         ]
     }
 
+    /// The stack pointer of the interrupted program.
+    pub fn stack_pointer(&self) -> u64 {
+        self.context.rsp
+    }
+
+    /// Copies the whole frame to the free part of the stack on which the program was; returns the copy,
+    /// below which the stack is free.
+    ///
+    /// ```text
+    ///   frame:   return address | ucontext (self) | siginfo | gap | XSAVE area, aligned to 64
+    /// ```
+    ///
+    /// # Safety
+    ///
+    /// That is not the stack on which it lies, and has room.
+    pub unsafe fn copy_to_programs_stack(&self) -> *mut Self {
+        const ALIGNMENT: u64 = 64;
+        let start = core::ptr::from_ref(self) as u64 - 8;
+        let floating_point = self.context.floating_point;
+        // SAFETY: the kernel put an FXSAVE area there, or nothing.
+        let end = match unsafe { floating_point.as_ref() } {
+            Some(area) if area.magic == EXTENDED_STATE => {
+                floating_point as u64 + u64::from(area.extended_size)
+            }
+            Some(_) => floating_point as u64 + size_of::<FloatingPoint>() as u64,
+            None => start + 8 + (size_of::<Self>() + size_of::<siginfo_t>()) as u64,
+        };
+        let free = self.context.rsp - RED_ZONE;
+        let distance = free.wrapping_sub(end) & !(ALIGNMENT - 1);
+        // SAFETY: the caller's contract; the copy is as long and as aligned as the frame.
+        unsafe {
+            let copy = start.wrapping_add(distance) as *mut u8;
+            copy.copy_from_nonoverlapping(start as *const u8, (end - start) as usize);
+            let copy = copy.add(8).cast::<Self>();
+            if !floating_point.is_null() {
+                let area = (floating_point as u64).wrapping_add(distance);
+                (*copy).context.floating_point = area as *const FloatingPoint;
+            }
+            copy
+        }
+    }
+
+    /// What the program has just got of a system call, if that is what it has just made; errors as
+    /// `-errno`. `read` reads memory of the program, and says whether there is any.
+    pub fn call_result(&self, read: impl Fn(u64, &mut [u8]) -> bool) -> Option<isize> {
+        let mut instruction = [0; SYSTEM_CALL.len()];
+        let before = self.context.rip.wrapping_sub(instruction.len() as u64);
+        (read(before, &mut instruction) && instruction == *SYSTEM_CALL)
+            .then_some(self.context.rax as isize)
+    }
+
+    /// The `wait` of the [`wait_call`] that the signal has interrupted, if it was one.
+    pub fn wait_under_way(&self) -> Option<usize> {
+        // SAFETY: without arguments it makes no call.
+        let address = unsafe { wait_call(core::ptr::null(), 0, 0) };
+        (self.context.rip == address as u64 && self.context.rax == u64::from(EINTR).wrapping_neg())
+            .then_some(self.context.rbx as usize)
+    }
+
+    /// The system call that has just had its [`SignalFrame::call_result`], if it can be found out.
+    ///
+    /// The arguments are where they were. The number is what the result now stands in place of, so it
+    /// is taken from the instructions before: either they load it,
+    ///
+    /// ```text
+    ///     mov eax, imm32               b8 ...
+    ///     (moves to other registers)
+    ///     syscall                      0f 05
+    /// ```
+    ///
+    /// or they are a function of the C library that is given the number ([`STUBS`]); then its caller
+    /// has loaded the argument, an immediate or from a register that both preserve.
+    pub fn call_made(&self, read: impl Fn(u64, &mut [u8]) -> bool) -> Option<CallMade> {
+        let (c, arguments) = (&self.context, self.arguments());
+        let mut code = [0; CODE_LENGTH];
+        read(c.rip.checked_sub((CODE_LENGTH + SYSTEM_CALL.len()) as u64)?, &mut code)
+            .then_some(())?;
+        let number = match STUBS.iter().find(|(stub, _)| code.ends_with(stub)) {
+            Some((_, argument)) => {
+                let mut address = [0; 8];
+                read(c.rsp, &mut address).then_some(())?;
+                let behind_call = u64::from_le_bytes(address).checked_sub(CODE_LENGTH as u64)?;
+                read(behind_call, &mut code).then_some(())?;
+                // call rel32; call [rip + disp32]
+                let direct = code[CODE_LENGTH - 5] == 0xe8;
+                let indirect = code[CODE_LENGTH - 6..].starts_with(&[0xff, 0x15]);
+                let length = if direct { 5 } else { 6 };
+                (direct || indirect).then_some(())?;
+                self.loaded_register(&code[..CODE_LENGTH - length], *argument, CALLEE_SAVED)
+            }
+            None => self.loaded_register(&code, RAX, !0),
+        };
+        Some(CallMade { number: number?.try_into().ok()?, arguments, first_is_known: true })
+    }
+
+    /// The registers of a system call's arguments.
+    fn arguments(&self) -> [u64; 6] {
+        let SignalContext { rdi, rsi, rdx, r8_to_r15: [r8, r9, r10, ..], .. } = self.context;
+        [rdi, rsi, rdx, r10, r8, r9]
+    }
+
+    /// Whether `call` can be the system call that has just had its result, going by the arguments.
+    pub fn agrees_with(&self, call: &CallMade) -> bool {
+        self.arguments() == call.arguments
+    }
+
+    /// Gives the system call another result.
+    pub fn set_result(&mut self, result: isize) {
+        self.context.rax = result as u64;
+    }
+
+    /// What the instructions at the end of `code` have loaded into `register`, if it is an immediate
+    /// or comes from one of the registers `sources`.
+    fn loaded_register(&self, code: &[u8], register: u8, sources: u16) -> Option<u64> {
+        // Instructions can be read only forwards: from where, is tried, the nearest place first.
+        (0..code.len()).rev().find_map(|start| {
+            // A prefix would make it another instruction.
+            let before = start.checked_sub(1).map(|before| code[before]);
+            if before.is_some_and(|byte| byte & 0xf0 == 0x40) {
+                return None;
+            }
+            let (first, mut at) = Move::decode(&code[start..])?;
+            if first.destination != Some(register) {
+                return None;
+            }
+            let mut written = 0_u16;
+            while start + at < code.len() {
+                let (next, length) = Move::decode(&code[start + at..])?;
+                if next.destination == Some(register) {
+                    return None;
+                }
+                written |= next.destination.map_or(0, |register| 1 << register);
+                at += length;
+            }
+            match first.source {
+                Source::Immediate(value) => Some(value.into()),
+                Source::Register(source) if sources & !written & 1 << source != 0 => {
+                    self.register(source)
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// A register by its number in instructions; `None` for those that a system call clobbers.
+    fn register(&self, number: u8) -> Option<u64> {
+        let c = &self.context;
+        Some(match number {
+            2 => c.rdx,
+            3 => c.rbx,
+            4 => c.rsp,
+            5 => c.rbp,
+            6 => c.rsi,
+            7 => c.rdi,
+            8..=10 | 12..=15 => c.r8_to_r15[usize::from(number) - 8],
+            _ => return None,
+        })
+    }
+
     /// Calls `note(name, type, parts)` for each note of a core file that holds the other registers.
-    pub fn other_registers(&self, _: &CpuState, mut note: impl FnMut(&str, u32, &[&[u8]])) {
+    pub fn other_registers(
+        &self,
+        _: &CpuState,
+        _thread_pointer: u64,
+        mut note: impl FnMut(&str, u32, &[&[u8]]),
+    ) {
         const NT_FPREGSET: u32 = 2;
         const NT_X86_XSTATE: u32 = 0x202;
         if self.context.floating_point.is_null() {
@@ -551,6 +824,143 @@ impl SignalFrame {
             software[..8].copy_from_slice(&enabled_features().to_le_bytes());
             note("LINUX", NT_X86_XSTATE, &[&area[..464], &software, &area[512..]]);
         }
+    }
+}
+
+/// Waiting calls that later architectures have not got.
+pub(crate) const OLD_WAITS: [(u32, WaitsFor); 4] = [
+    (__NR_poll, WaitsFor::Descriptors),
+    (__NR_select, WaitsFor::Sets),
+    (__NR_epoll_wait, WaitsFor::Events { mask: false }),
+    (__NR_pause, WaitsFor::Handler),
+];
+
+/// How many bytes of code are looked at.
+const CODE_LENGTH: usize = 40;
+
+/// Numbers of registers in instructions.
+const RAX: u8 = 0;
+const RSP: u8 = 4;
+const RSI: u8 = 6;
+const RDI: u8 = 7;
+/// rbx, rbp, r12 to r15.
+const CALLEE_SAVED: u16 = 0b1111_0000_0010_1000;
+
+/// The functions that make system calls whose number is an argument: how they end before the system
+/// call, and the register of that argument.
+const STUBS: [(&[u8], u8); 2] = [
+    // musl: __syscall_cp_asm, which is for the calls that cancel a thread
+    // (src/thread/x86_64/syscall_cp.s)
+    (
+        &[
+            0x49, 0x89, 0xfb, // mov r11, rdi
+            0x48, 0x89, 0xf0, // mov rax, rsi
+            0x48, 0x89, 0xd7, // mov rdi, rdx
+            0x48, 0x89, 0xce, // mov rsi, rcx
+            0x4c, 0x89, 0xc2, // mov rdx, r8
+            0x4d, 0x89, 0xca, // mov r10, r9
+            0x4c, 0x8b, 0x44, 0x24, 0x08, // mov r8, [rsp + 8]
+            0x4c, 0x8b, 0x4c, 0x24, 0x10, // mov r9, [rsp + 16]
+            0x4c, 0x89, 0x5c, 0x24, 0x08, // mov [rsp + 8], r11
+        ],
+        RSI,
+    ),
+    // glibc: syscall (sysdeps/unix/sysv/linux/x86_64/syscall.S)
+    (
+        &[
+            0x48, 0x89, 0xf8, // mov rax, rdi
+            0x48, 0x89, 0xf7, // mov rdi, rsi
+            0x48, 0x89, 0xd6, // mov rsi, rdx
+            0x48, 0x89, 0xca, // mov rdx, rcx
+            0x4d, 0x89, 0xc2, // mov r10, r8
+            0x4d, 0x89, 0xc8, // mov r8, r9
+            0x4c, 0x8b, 0x4c, 0x24, 0x08, // mov r9, [rsp + 8]
+        ],
+        RDI,
+    ),
+];
+
+/// An instruction of those by which arguments are loaded.
+struct Move {
+    /// The register that it writes; `None` if it writes memory.
+    destination: Option<u8>,
+    source: Source,
+}
+
+/// What a [`Move`] writes.
+enum Source {
+    Immediate(u32),
+    Register(u8),
+    Other,
+}
+
+impl Move {
+    /// The instruction that `code` begins with, and its length. `None` if it is none of those few.
+    fn decode(code: &[u8]) -> Option<(Self, usize)> {
+        let mut at = 0;
+        let mut next = || {
+            at += 1;
+            code.get(at - 1).copied()
+        };
+        let first = next()?;
+        let (rex, opcode) = if first & 0xf0 == 0x40 { (first, next()?) } else { (0, first) };
+        let wide = rex & 8 != 0;
+        // The bits of a prefix that make registers those from r8 on.
+        let (high_register, high_operand) = ((rex & 4) << 1, (rex & 1) << 3);
+        if let 0xb8..=0xbf = opcode {
+            // mov r32, imm32
+            let immediate = u32::from_le_bytes([next()?, next()?, next()?, next()?]);
+            let destination = Some(opcode & 7 | high_operand);
+            let instruction = Self { destination, source: Source::Immediate(immediate) };
+            return (!wide).then_some((instruction, at));
+        }
+        if let 0x50..=0x57 | 0x6a = opcode {
+            // push r; push imm8
+            at += usize::from(opcode == 0x6a);
+            return Some((Self { destination: Some(RSP), source: Source::Other }, at));
+        }
+        let form = next()?;
+        let (mode, register, operand) = (form >> 6, form >> 3 & 7, form & 7);
+        if mode != 3 {
+            let scaled = if operand == 4 { next()? } else { 0 };
+            let displacement = match (mode, operand, scaled & 7) {
+                (0, 5, _) | (0, 4, 5) | (2, ..) => 4,
+                (1, ..) => 1,
+                _ => 0,
+            };
+            for _ in 0..displacement {
+                next()?;
+            }
+        }
+        let (register, in_register) = (register | high_register, mode == 3);
+        let operand = operand | high_operand;
+        let instruction = match opcode {
+            // mov r, r/m
+            0x8b if in_register => {
+                Self { destination: Some(register), source: Source::Register(operand) }
+            }
+            0x8b => Self { destination: Some(register), source: Source::Other },
+            // mov r/m, r
+            0x89 if in_register => {
+                Self { destination: Some(operand), source: Source::Register(register) }
+            }
+            0x89 => Self { destination: None, source: Source::Other },
+            // xor r, r; movsxd; lea
+            0x31 if in_register => Self { destination: Some(operand), source: Source::Other },
+            0x33 | 0x63 | 0x8d => Self { destination: Some(register), source: Source::Other },
+            // mov r, imm32; xor, or, and, ... with an immediate
+            0xc7 if register & 7 == 0 => {
+                let immediate = u32::from_le_bytes([next()?, next()?, next()?, next()?]);
+                let destination = in_register.then_some(operand);
+                Self { destination, source: Source::Immediate(immediate) }
+            }
+            0x83 if in_register => {
+                next()?;
+                Self { destination: Some(operand), source: Source::Other }
+            }
+            _ => return None,
+        };
+        Some((instruction, at))
     }
 }
 
@@ -591,6 +1001,18 @@ impl CpuState {
             None => (state.features, state.size) = (LEGACY_FEATURES, 512),
         }
         state
+    }
+
+    /// Adds what the frame of another thread holds.
+    pub fn include(&mut self, frame: &SignalFrame) {
+        // SAFETY: the kernel put an FXSAVE area there, or nothing.
+        let floating_point = unsafe { frame.context.floating_point.as_ref() };
+        if let Some(floating_point) = floating_point
+            && let Some(size) = floating_point.extended_size()
+        {
+            self.features |= floating_point.features;
+            self.size = self.size.max(size as u64);
+        }
     }
 
     /// The bytes of it, as an image holds them.
@@ -646,6 +1068,14 @@ impl CpuState {
         if self.size > here.size { Err("extended registers") } else { Ok(()) }
     }
 }
+
+/// The lengths of the calling thread's vectors: there is no choice.
+pub fn vector_lengths() -> [u64; 2] {
+    [0; 2]
+}
+
+/// Sets the lengths of the calling thread's vectors.
+pub fn set_vector_lengths(_: [u64; 2]) {}
 
 /// What people call the registers of `feature`.
 fn feature_registers(feature: usize) -> &'static str {

@@ -5,12 +5,14 @@ use ckpt_image::NoteWriter;
 use ckpt_sys::Escaped;
 
 use crate::config::config;
-use crate::handler::Request;
+use crate::handler::{self, Request};
 use crate::pages::PageMap;
-use crate::report::{Failure, OrReport};
+use crate::report::{Failure, OrReport, not_written};
 use crate::scratch::Buffers;
 use crate::writer::{self, Contents};
-use crate::{files, limits, memory, process, refuse, report, segments, signals, thread, timers};
+use crate::{
+    files, limits, memory, process, refuse, report, segments, signals, thread, threads, timers,
+};
 
 /// Takes a checkpoint, on the private stack. `request` is a [`Request`].
 ///
@@ -41,18 +43,23 @@ pub unsafe extern "C" fn run(request: *mut u8) -> u64 {
 /// Captures everything, and writes it; returns the length of the image in bytes. A failure has been
 /// reported.
 fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
-    let Buffers { text, pagemap, pages, mappings: room, notes, headers, checksums } = buffers;
+    let Buffers { text, pagemap, pages, mappings: room, notes, headers, checksums, asked } =
+        buffers;
     // SAFETY: the kernel has put it on the program's stack, and nobody changes it.
     let frame = unsafe { &*request.frame };
-    refuse::check(text)?;
     writer::check_target()?;
+    threads::stop(text, asked)?;
+    handler::all_have_stopped();
+    refuse::check()?;
 
     let mut notes = NoteWriter::new(notes);
     let mappings = memory::list(room, text)?;
     process::capture_identity(&mut notes, mappings)?;
-    process::capture_core(&mut notes, request, mappings, text)?;
+    let own = thread::of_caller(request.frame, request.context)
+        .map_err(|unknown| not_written(format_args!("{unknown}")))?;
+    process::capture_core(&mut notes, request, &own, mappings, text)?;
     memory::capture(&mut notes, mappings)?;
-    thread::capture(&mut notes, request)?;
+    thread::capture(&mut notes, &own)?;
     signals::capture_dispositions(&mut notes)?;
     let taken = signals::take(bytemuck::cast_slice_mut(headers), text);
     let captured = timers::capture(&mut notes, text, taken)
@@ -61,9 +68,10 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
     captured?;
     files::capture(&mut notes, text)?;
     process::capture_attributes(&mut notes, text)?;
+    process::capture_clocks(&mut notes)?;
 
-    let page_map =
-        PageMap::open(config().page_size).or_report(format_args!("opening /proc/self/pagemap"))?;
+    let page_map = PageMap::open(config().page_size)
+        .or_report(format_args!("opening /proc/thread-self/pagemap"))?;
     segments::capture_guards(&mut notes, mappings, &page_map)?;
     let count = segments::find(mappings, headers, &page_map, pagemap)?;
     writer::write(Contents {

@@ -33,6 +33,8 @@ pub struct Config {
     pub signal: u32,
     /// Nanoseconds from one checkpoint to the next; 0 for none without being asked.
     pub interval: u64,
+    /// Nanoseconds that the threads have to stop.
+    pub stop_timeout: u64,
     /// Whether successes are reported, too.
     pub verbose: bool,
     /// How much of file mappings is stored.
@@ -41,8 +43,10 @@ pub struct Config {
     pub page_size: u64,
     /// The scratch memory.
     pub scratch: Scratch,
-    /// Where the C library keeps what it knows of the thread.
+    /// Where the C library keeps what it knows of a thread.
     pub libc: LibcRecord,
+    /// `AT_RSEQ_FEATURE_SIZE`.
+    pub rseq_features: u32,
 }
 
 struct Shared(UnsafeCell<Config>);
@@ -54,11 +58,13 @@ static CONFIG: Shared = Shared(UnsafeCell::new(Config {
     file_length: 0,
     signal: SIGUSR2,
     interval: 0,
+    stop_timeout: 10_000_000_000,
     verbose: false,
     content: Content::Code,
     page_size: 0,
     scratch: Scratch::NONE,
     libc: LibcRecord::NONE,
+    rseq_features: 0,
 }));
 
 /// The configuration of this process.
@@ -105,6 +111,12 @@ impl Config {
                 self.interval = seconds(value).ok_or(Unusable(
                     "CKPT_INTERVAL",
                     "a number of seconds, at least 0.001, as 600 or 0.5",
+                ))?;
+            }
+            b"CKPT_STOP_TIMEOUT" => {
+                self.stop_timeout = seconds(value).ok_or(Unusable(
+                    "CKPT_STOP_TIMEOUT",
+                    "a number of seconds, at least 0.001, as 10 or 0.5",
                 ))?;
             }
             b"CKPT_VERBOSE" => self.verbose = !matches!(value, b"" | b"0"),
@@ -164,7 +176,7 @@ impl Config {
 /// Appends the last component of the path of the executable.
 fn push_program_name(path: &mut ckpt_sys::Line<PATH>) {
     let mut buffer = [0; PATH];
-    if let Ok(executable) = call::readlink(c"/proc/self/exe", &mut buffer) {
+    if let Ok(executable) = call::readlink(c"/proc/thread-self/exe", &mut buffer) {
         path.push(executable.rsplit(|&byte| byte == b'/').next().unwrap_or(executable));
     }
 }

@@ -7,6 +7,8 @@ use ckpt_arch::{Context, outcome, save_context_then};
 use ckpt_sys::call::{self, ALL_SIGNALS};
 use ckpt_sys::{Errno, Line, proc, signal_name};
 
+use linux_raw_sys::auxvec::AT_RSEQ_FEATURE_SIZE;
+
 use crate::config::{Config, Unusable, config_mut, for_each_variable};
 use crate::scratch::Scratch;
 use crate::thread::LibcRecord;
@@ -69,21 +71,25 @@ fn configure(config: &mut Config) -> Result<(), NotActive> {
     let buffers = unsafe { config.scratch.buffers() };
     config.page_size = proc::page_size();
     config.libc = LibcRecord::find();
+    config.rseq_features = proc::auxiliary([AT_RSEQ_FEATURE_SIZE])[0].unwrap_or(0) as u32;
 
     let mut result = config.set_file(b"mycheckpoint");
-    let environment = for_each_variable(c"/proc/self/environ", buffers.notes, |name, value| {
-        if let Err(unusable) = config.take(name, value) {
-            result = Err(unusable);
-        }
-    });
-    environment.map_err(|errno| not_active(format_args!("reading /proc/self/environ: {errno}")))?;
+    let environment =
+        for_each_variable(c"/proc/thread-self/environ", buffers.notes, |name, value| {
+            if let Err(unusable) = config.take(name, value) {
+                result = Err(unusable);
+            }
+        });
+    environment
+        .map_err(|errno| not_active(format_args!("reading /proc/thread-self/environ: {errno}")))?;
     result.map_err(|Unusable(name, usable)| not_active(format_args!("{name} must be {usable}")))?;
     let own_file = config.file().windows(2).any(|pair| pair == b"%p");
     if config.interval != 0 && !own_file && parent_is_checkpointed(buffers.notes) {
         config.interval = 0;
     }
     let signal = signal_name(config.signal);
-    handler::install(config)
+    handler::install(config.signal)
+        .map(drop)
         .map_err(|errno| not_active(format_args!("no handler for {signal}: {errno}")))?;
     if config.interval != 0 {
         timers::start_interval(config.interval, config.signal)

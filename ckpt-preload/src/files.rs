@@ -29,12 +29,12 @@ pub fn capture(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result<(), Failur
 fn capture_one(notes: &mut NoteWriter<'_>, fd: Fd, text: &mut [u8]) -> Result<(), Failure> {
     let step = format_args!("asking about descriptor {}", fd.0);
     let mut link = Line::<48>::new();
-    let _ = write!(link, "/proc/self/fd/{}\0", fd.0);
+    let _ = write!(link, "/proc/thread-self/fd/{}\0", fd.0);
     let mut path = [0; PATH];
     let path = call::readlink(as_path(&link), &mut path).or_report(step)?;
     let status = call::fstat(fd).or_report(step)?;
     let mut name = Line::<48>::new();
-    let _ = write!(name, "/proc/self/fdinfo/{}\0", fd.0);
+    let _ = write!(name, "/proc/thread-self/fdinfo/{}\0", fd.0);
     let info = proc::read_file(as_path(&name), text).or_report(step)?;
     let value = |key, radix| proc::value_of(info, key).and_then(|text| number(text, radix));
 
@@ -103,14 +103,14 @@ fn terminated(path: &[u8]) -> Line<{ PATH + 1 }> {
 
 /// The lowest descriptor noted so far that shares the open file, or itself.
 fn shares_with(notes: &NoteWriter<'_>, new: &Descriptor) -> i32 {
-    let pid = call::getpid();
+    let tid = call::gettid();
     all_with_tails::<Descriptor>(notes.open_description())
         .map(|(other, _)| other)
         .filter(|other| other.shares == other.fd)
         .filter(|other| (other.device, other.inode) == (new.device, new.inode))
         .find(|other| {
             // Without kcmp(2) two that look the same are taken for the same.
-            call::same_open_file(pid, Fd(other.fd), Fd(new.fd)).unwrap_or(
+            call::same_open_file(tid, Fd(other.fd), Fd(new.fd)).unwrap_or(
                 other.offset == new.offset && (other.flags ^ new.flags) & !O_CLOEXEC == 0,
             )
         })

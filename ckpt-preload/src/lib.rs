@@ -6,13 +6,15 @@
 //!   handler       leaves the interrupted stack for a private one, calls
 //!   checkpoint    which takes everything in turn:
 //!     refuse        what would make an image that does not work
+//!     threads       stops all the others
 //!     signals       pending ones, dispositions
 //!     memory        mappings, pages, layout
-//!     thread        thread pointer and what the C library has told the kernel
+//!     thread        thread pointers and what the C library has told the kernel
 //!     files         descriptors
 //!     timers        interval timers, POSIX timers
 //!     process       identity, limits, names, the standard notes of a core file
 //!   writer        and writes it, complete and checked, under the name of the image.
+//!   calls         finishes the call that the signal has interrupted.
 //! ```
 //!
 //! What is captured in a file here is restored by the file of the same name in `restart-nostd`, if it has
@@ -25,6 +27,7 @@
 //! pages of its data segment and the scratch mapping.
 #![no_std]
 
+mod calls;
 mod checkpoint;
 mod config;
 mod constructor;
@@ -40,6 +43,7 @@ mod scratch;
 mod segments;
 mod signals;
 mod thread;
+mod threads;
 mod timers;
 mod writer;
 

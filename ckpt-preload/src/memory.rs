@@ -21,7 +21,7 @@ const DELETED: &[u8] = b" (deleted)";
 pub fn list<'r>(room: &'r mut [u8], text: &mut [u8]) -> Result<&'r mut [u8], Failure> {
     let mut table = NoteWriter::new(room);
     table.begin(record::NAME, kind::MAPPINGS)?;
-    maps::for_each_in_detail(c"/proc/self/smaps", text, |found, details| {
+    maps::for_each_in_detail(c"/proc/thread-self/smaps", text, |found, details| {
         // With room for the NUL that ends a path.
         let mut buffer = [0; PATH + DELETED.len() + 1];
         let mut length = 0;
@@ -40,7 +40,7 @@ pub fn list<'r>(room: &'r mut [u8], text: &mut [u8]) -> Result<&'r mut [u8], Fai
         }
         Ok::<(), Failure>(())
     })
-    .or_report(format_args!("reading /proc/self/smaps"))?;
+    .or_report(format_args!("reading /proc/thread-self/smaps"))?;
     let table = table.finish()?;
     store_code_whole(table);
     Ok(table)
@@ -248,10 +248,10 @@ fn store_code_whole(table: &mut [u8]) {
     }
 }
 
-/// Notes the mappings and what the kernel believes of the layout (`/proc/self/stat`, brk(2)).
+/// Notes the mappings and what the kernel believes of the layout (`/proc/thread-self/stat`, brk(2)).
 pub fn capture(notes: &mut NoteWriter<'_>, table: &[u8]) -> Result<(), Failure> {
     notes.note(record::NAME, kind::MAPPINGS, &[table])?;
-    let stat = Stat::of(call::getpid()).or_report(format_args!("reading /proc/self/stat"))?;
+    let stat = Stat::of_caller().or_report(format_args!("reading /proc/thread-self/stat"))?;
     let layout = Layout {
         start_code: stat.field(26),
         end_code: stat.field(27),

@@ -1,4 +1,4 @@
-//! Which pages of a mapping there are, by `/proc/self/pagemap`
+//! Which pages of a mapping there are, by `/proc/thread-self/pagemap`
 //! (Documentation/admin-guide/mm/pagemap.rst).
 
 use ckpt_sys::Errno;
@@ -45,7 +45,7 @@ pub struct PageMap {
 impl PageMap {
     /// That of this process.
     pub fn open(page_size: u64) -> Result<Self, Errno> {
-        Ok(Self { file: File::open(c"/proc/self/pagemap", 0)?, page_size })
+        Ok(Self { file: File::open(c"/proc/thread-self/pagemap", 0)?, page_size })
     }
 
     /// Calls `each(start, end)` for every run of wanted pages between two addresses.

@@ -1,9 +1,9 @@
 //! The process: who it is, what else the kernel keeps of it, and the notes of any core file.
 
 use bytemuck::{Pod, Zeroable, bytes_of};
-use ckpt_arch::{CpuState, REGISTERS, ThreadPointers};
+use ckpt_arch::{CpuState, REGISTERS, SignalFrame, ThreadPointers};
 use ckpt_image::record::{
-    self, Attributes, Mapping, PRCTLS, Process, all_with_tails, kind, mapping,
+    self, Attributes, Clocks, Mapping, PRCTLS, Process, Thread, all_with_tails, kind, mapping,
 };
 use ckpt_image::{NoteWriter, VERSION};
 use ckpt_sys::lines::number;
@@ -11,13 +11,14 @@ use ckpt_sys::proc::{CORE_DUMP_FILTER, OOM_SCORE_ADJUSTMENT, Stat};
 use ckpt_sys::{call, proc};
 use linux_raw_sys::auxvec::AT_ENTRY;
 use linux_raw_sys::elf_uapi::{NT_AUXV, NT_FILE, NT_PRPSINFO, NT_PRSTATUS, NT_SIGINFO};
-use linux_raw_sys::general::{CLOCK_MONOTONIC, CLOCK_REALTIME, RLIM_NLIMITS, rlimit64, siginfo_t};
-use linux_raw_sys::prctl::PR_GET_NAME;
+use linux_raw_sys::general::{
+    CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, RLIM_NLIMITS, rlimit64, siginfo_t,
+};
 
 use crate::config::{PATH, config};
 use crate::handler::Request;
-use crate::limits;
 use crate::report::{Failure, OrReport};
+use crate::{limits, threads};
 
 /// The name of the standard notes.
 const CORE: &str = "CORE";
@@ -61,71 +62,98 @@ struct ProcessInfo {
 }
 const _: () = assert!(size_of::<ProcessInfo>() == 136);
 
-/// Notes the registers of the thread and all that a debugger expects of a core file.
+/// Notes the registers of the threads and all that a debugger expects of a core file. The first
+/// thread, which is the one that a debugger shows, is this one: `own`.
 pub fn capture_core(
     notes: &mut NoteWriter<'_>,
     request: &Request,
+    own: &Thread,
     mappings: &[u8],
     text: &mut [u8],
 ) -> Result<(), Failure> {
     // SAFETY: the kernel has put it on the program's stack, and nobody changes it.
-    let frame = unsafe { &*request.frame };
-    // SAFETY: likewise.
     let info = unsafe { &*request.info.cast::<[u8; size_of::<siginfo_t>()]>() };
-    let stat = Stat::of(call::getpid()).or_report(format_args!("reading /proc/self/stat"))?;
+    let stat = Stat::own().or_report(format_args!("reading /proc/self/stat"))?;
     let id = |field| stat.field(field) as u32;
     let (parent, group, session) = (id(4), id(5), id(6));
-
-    let signal = config().signal;
     let status = ThreadStatus {
-        signal: signal as i32,
-        current_signal: signal,
-        blocked: frame.mask,
-        pid: call::gettid(),
+        signal: config().signal as i32,
+        current_signal: config().signal,
         parent,
         group,
         session,
         ..Zeroable::zeroed()
     };
-    let registers: [u64; REGISTERS] = frame.registers(ThreadPointers::current());
-    let floating_point_valid = [1_u32, 0];
-    notes.note(
-        CORE,
-        NT_PRSTATUS,
-        &[bytes_of(&status), bytes_of(&registers), bytes_of(&floating_point_valid)],
-    )?;
+    // SAFETY: the kernel has put them on the program's stacks, and nobody changes them.
+    let frame_of = |thread: &Thread| unsafe { &*(thread.frame as *const SignalFrame) };
+    let mut cpu = CpuState::of_frame(frame_of(own), proc::capabilities());
 
+    capture_status(notes, own, frame_of(own), &status)?;
     let (user, user_group) = call::user_and_group();
     let mut process = ProcessInfo {
         state_letter: b'R',
-        nice: call::nice().unwrap_or(0) as i8,
+        nice: own.nice as i8,
         user,
         group: user_group,
         pid: call::getpid(),
         parent,
         process_group: group,
         session,
-        name: name(),
+        name: own.name,
         ..Zeroable::zeroed()
     };
     copy_arguments(&mut process.arguments, text);
     notes.note(CORE, NT_PRPSINFO, &[bytes_of(&process)])?;
 
     notes.note(CORE, NT_SIGINFO, &[info])?;
-    let vector = proc::read_file(c"/proc/self/auxv", text)
-        .or_report(format_args!("reading /proc/self/auxv"))?;
+    let vector = proc::read_file(c"/proc/thread-self/auxv", text)
+        .or_report(format_args!("reading /proc/thread-self/auxv"))?;
     notes.note(CORE, NT_AUXV, &[vector])?;
     capture_file_note(notes, mappings)?;
-    let cpu = CpuState::of_frame(frame, proc::capabilities());
+    capture_registers(notes, own, frame_of(own), &cpu)?;
+    for thread in threads::parked().filter_map(|(_, parked)| parked.thread.as_ref().ok()) {
+        cpu.include(frame_of(thread));
+        capture_status(notes, thread, frame_of(thread), &status)?;
+        capture_registers(notes, thread, frame_of(thread), &cpu)?;
+    }
+    notes.note(record::NAME, kind::CPU, &[cpu.as_bytes()])?;
+    Ok(())
+}
+
+/// NT_PRSTATUS of a thread; `common` is what it has in common with the others.
+fn capture_status(
+    notes: &mut NoteWriter<'_>,
+    thread: &Thread,
+    frame: &SignalFrame,
+    common: &ThreadStatus,
+) -> Result<(), Failure> {
+    let status = ThreadStatus { blocked: frame.mask, pid: thread.tid, ..*common };
+    let pointers =
+        ThreadPointers { thread_pointer: thread.thread_pointer, second: thread.second_pointer };
+    let registers: [u64; REGISTERS] = frame.registers(pointers);
+    let floating_point_valid = [1_u32, 0];
+    notes.note(
+        CORE,
+        NT_PRSTATUS,
+        &[bytes_of(&status), bytes_of(&registers), bytes_of(&floating_point_valid)],
+    )?;
+    Ok(())
+}
+
+/// The other registers of a thread, which belong to the NT_PRSTATUS before them.
+fn capture_registers(
+    notes: &mut NoteWriter<'_>,
+    thread: &Thread,
+    frame: &SignalFrame,
+    cpu: &CpuState,
+) -> Result<(), Failure> {
     let mut result = Ok(());
-    frame.other_registers(&cpu, |name, kind, parts| {
+    frame.other_registers(cpu, thread.thread_pointer, |name, kind, parts| {
         if result.is_ok() {
             result = notes.note(name, kind, parts);
         }
     });
-    result?;
-    notes.note(record::NAME, kind::CPU, &[cpu.as_bytes()])?;
-    Ok(())
+    Ok(result?)
 }
 
 /// NT_FILE: which file is mapped where. Counts and offsets are 64-bit words, the latter in pages;
@@ -147,17 +175,9 @@ fn capture_file_note(notes: &mut NoteWriter<'_>, mappings: &[u8]) -> Result<(), 
     Ok(())
 }
 
-/// The name of the process (`PR_GET_NAME`).
-fn name() -> [u8; 16] {
-    let mut name = [0; 16];
-    // SAFETY: the kernel writes sixteen bytes at the address given.
-    let _ = unsafe { call::prctl(PR_GET_NAME, name.as_mut_ptr() as usize) };
-    name
-}
-
 /// Copies the beginning of the command line, blanks between the arguments.
 fn copy_arguments(into: &mut [u8; 80], text: &mut [u8]) {
-    let Ok(file) = call::File::open(c"/proc/self/cmdline", 0) else { return };
+    let Ok(file) = call::File::open(c"/proc/thread-self/cmdline", 0) else { return };
     let read = call::read(file.fd(), text).unwrap_or(0);
     // The last byte stays a NUL, and so does the one that ends the command line.
     let length = read.saturating_sub(1).min(into.len() - 1);
@@ -168,7 +188,7 @@ fn copy_arguments(into: &mut [u8; 80], text: &mut [u8]) {
 
 /// Notes who is checkpointed, when and where. It must be the first note.
 pub fn capture_identity(notes: &mut NoteWriter<'_>, mappings: &[u8]) -> Result<(), Failure> {
-    let stat = Stat::of(call::getpid()).or_report(format_args!("reading /proc/self/stat"))?;
+    let stat = Stat::own().or_report(format_args!("reading /proc/self/stat"))?;
     let (user, group) = call::user_and_group();
     let mut process = Process {
         version: VERSION,
@@ -192,13 +212,25 @@ pub fn capture_identity(notes: &mut NoteWriter<'_>, mappings: &[u8]) -> Result<(
     let mut buffer = [0; PATH];
     match program_file(mappings) {
         Some(path) => notes.push(path)?,
-        None => notes.push(call::readlink(c"/proc/self/exe", &mut buffer).unwrap_or(&[]))?,
+        None => notes.push(call::readlink(c"/proc/thread-self/exe", &mut buffer).unwrap_or(&[]))?,
     }
     notes.end()?;
     Ok(())
 }
 
-/// The file that is mapped where the program begins. `/proc/self/exe` is another one after a
+/// Notes the clocks that are not in the identity, and how far they are moved.
+pub fn capture_clocks(notes: &mut NoteWriter<'_>) -> Result<(), Failure> {
+    let offsets = proc::clock_offsets();
+    let clocks = Clocks {
+        boottime: call::clock(CLOCK_BOOTTIME as i32),
+        monotonic_offset: offsets.monotonic,
+        boottime_offset: offsets.boottime,
+    };
+    notes.note(record::NAME, kind::CLOCKS, &[bytes_of(&clocks)])?;
+    Ok(())
+}
+
+/// The file that is mapped where the program begins. `/proc/thread-self/exe` is another one after a
 /// restart.
 fn program_file(mappings: &[u8]) -> Option<&[u8]> {
     let entry = proc::auxiliary([AT_ENTRY])[0]?;
@@ -216,19 +248,16 @@ fn copy_name(into: &mut [u8; 64], name: &[core::ffi::c_char; 65]) {
     }
 }
 
-/// Notes limits, priorities and the rest.
+/// Notes limits and the rest.
 pub fn capture_attributes(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result<(), Failure> {
-    let status = proc::read_file(c"/proc/self/status", text)
-        .or_report(format_args!("reading /proc/self/status"))?;
+    let status = proc::read_file(c"/proc/thread-self/status", text)
+        .or_report(format_args!("reading /proc/thread-self/status"))?;
     let umask = proc::value_of(status, b"Umask").and_then(|value| number(value, 8));
     let mut attributes = Attributes {
-        nice: call::nice().or_report(format_args!("asking for the nice value"))?,
         umask: umask.map_or_else(current_umask, |umask| umask as u32),
-        io_priority: call::io_priority().unwrap_or(0),
         personality: call::personality(u32::MAX).unwrap_or(0),
         core_dump_filter: proc::read_number(CORE_DUMP_FILTER, 16).unwrap_or(0) as u32,
         oom_score_adjustment: proc::read_number(OOM_SCORE_ADJUSTMENT, 10).unwrap_or(0) as i32,
-        name: name(),
         ..Zeroable::zeroed()
     };
     for (resource, limit) in (0..RLIM_NLIMITS).zip(&mut attributes.limits) {
@@ -236,14 +265,6 @@ pub fn capture_attributes(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result
             .or_report(format_args!("asking for resource limit {resource}"))?;
         *limit = [rlim_cur, rlim_max];
     }
-    let scheduling =
-        call::scheduling().or_report(format_args!("asking for the scheduling policy"))?;
-    attributes.scheduling_policy = scheduling.policy;
-    attributes.scheduling_priority = scheduling.priority;
-    attributes.scheduling_flags = scheduling.flags;
-    attributes.affinity_length = call::affinity(&mut attributes.affinity)
-        .or_report(format_args!("asking for the CPU affinity"))?
-        as u64;
     for (option, value) in PRCTLS.iter().zip(&mut attributes.prctls) {
         *value = call::prctl_read(option.get, option.through_pointer).unwrap_or(-1);
     }

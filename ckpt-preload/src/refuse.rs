@@ -1,23 +1,13 @@
 //! What makes an image that would not work: refused by name, before anything is written.
 
 use ckpt_arch::{NO_SHADOW_STACK, shadow_stack_active};
-use ckpt_sys::lines::number;
-use ckpt_sys::{call, proc};
+use ckpt_sys::call;
 
-use crate::report::{Failure, OrReport, not_written};
+use crate::report::{Failure, not_written};
 
 /// Refuses what cannot be restored, apart from descriptors and mappings, which are judged as they
 /// are captured.
-pub fn check(buffer: &mut [u8]) -> Result<(), Failure> {
-    let status = proc::read_file(c"/proc/self/status", buffer)
-        .or_report(format_args!("reading /proc/self/status"))?;
-    let threads = proc::value_of(status, b"Threads").and_then(|value| number(value, 10));
-    if threads != Some(1) {
-        return Err(not_written(format_args!(
-            "the program has {} threads, and only programs with one can be restored yet",
-            threads.unwrap_or(0)
-        )));
-    }
+pub fn check() -> Result<(), Failure> {
     match call::child() {
         Some(Some(zombie)) => {
             return Err(not_written(format_args!(
@@ -31,7 +21,7 @@ pub fn check(buffer: &mut [u8]) -> Result<(), Failure> {
         }
         None => {}
     }
-    if call::same_memory(call::getpid(), call::getppid()) == Ok(true) {
+    if call::same_memory(call::gettid(), call::getppid()) == Ok(true) {
         return Err(not_written(format_args!(
             "the program shares its memory with its parent (vfork); try again in a moment"
         )));

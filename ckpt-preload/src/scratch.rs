@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   base                                                              base + SIZE
-//!   | guard | stack | text | pagemap | pages | mappings | notes | headers | checksums |
+//!   | guard | stack | text | pagemap | pages | mappings | notes | headers | checksums | asked | slots |
 //!             <---- grows down to the guard
 //! ```
 //!
@@ -12,6 +12,7 @@
 
 use core::mem::size_of;
 
+use crate::threads::{self, Slot};
 use ckpt_image::ProgramHeader;
 use ckpt_sys::{Errno, call};
 use linux_raw_sys::general::{
@@ -25,7 +26,7 @@ const GUARD: usize = 64 << 10;
 const STACK: usize = 192 << 10;
 /// The text of a file of `/proc`.
 const TEXT: usize = 64 << 10;
-/// Words of `/proc/self/pagemap`.
+/// Words of `/proc/thread-self/pagemap`.
 const PAGEMAP: usize = 4096;
 /// Pages on their way from memory to the file. A multiple of every page size.
 const PAGES: usize = 256 << 10;
@@ -36,14 +37,18 @@ const NOTES: usize = 24 << 20;
 /// The most segments an image can have.
 const SEGMENTS: usize = 128 << 10;
 
-const SIZE: usize = GUARD
+/// Where the slots of threads begin: behind the buffers.
+const SLOTS: usize = GUARD
     + STACK
     + TEXT
     + PAGEMAP * size_of::<u64>()
     + PAGES
     + MAPPINGS
     + NOTES
-    + SEGMENTS * (size_of::<ProgramHeader>() + size_of::<u64>());
+    + SEGMENTS * (size_of::<ProgramHeader>() + size_of::<u64>())
+    + threads::MOST * size_of::<u32>();
+
+const SIZE: usize = SLOTS + threads::MOST * size_of::<Slot>();
 
 /// The scratch memory of this process.
 #[derive(Clone, Copy)]
@@ -55,7 +60,7 @@ pub struct Scratch {
 pub struct Buffers {
     /// The text of a file of `/proc`.
     pub text: &'static mut [u8],
-    /// Words of `/proc/self/pagemap`.
+    /// Words of `/proc/thread-self/pagemap`.
     pub pagemap: &'static mut [u64],
     /// Pages on their way to the file.
     pub pages: &'static mut [u8],
@@ -67,6 +72,8 @@ pub struct Buffers {
     pub headers: &'static mut [ProgramHeader],
     /// Their checksums.
     pub checksums: &'static mut [u64],
+    /// The threads that have been asked to stop.
+    pub asked: &'static mut [u32],
 }
 
 impl Scratch {
@@ -117,8 +124,15 @@ impl Scratch {
                 notes: part(&mut at, NOTES),
                 headers: part(&mut at, SEGMENTS),
                 checksums: part(&mut at, SEGMENTS),
+                asked: part(&mut at, threads::MOST),
             }
         }
+    }
+
+    /// The slots of threads.
+    pub fn slots(self) -> &'static [Slot] {
+        // SAFETY: they lie behind the buffers, and a slot of zeros is an empty one.
+        unsafe { core::slice::from_raw_parts((self.base + SLOTS) as *const Slot, threads::MOST) }
     }
 
     /// Unmaps it.

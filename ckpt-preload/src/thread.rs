@@ -1,19 +1,21 @@
-//! The thread: its thread pointer, and what the C library has told the kernel about it or keeps of
-//! the kernel's.
+//! The threads: their thread pointers, what the C library has told the kernel about them or keeps of
+//! the kernel's, and what else the kernel keeps of each.
 
-use core::{array, ptr};
+use core::{array, fmt, ptr};
 
-use ckpt_arch::{RSEQ_SIGNATURE, THREAD_RECORD, ThreadPointers, WeakSymbols, resume};
+use ckpt_arch::{
+    Context, RSEQ_SIGNATURE, SignalFrame, THREAD_RECORD, ThreadPointers, WeakSymbols, resume,
+    vector_lengths,
+};
 use ckpt_image::NoteWriter;
-use ckpt_image::record::{self, Thread, kind, libc};
+use ckpt_image::record::{self, CPUS, Thread, kind, libc};
+use ckpt_sys::Errno;
 use ckpt_sys::call::{self, File};
-use ckpt_sys::{Errno, proc};
-use linux_raw_sys::auxvec::AT_RSEQ_FEATURE_SIZE;
-use linux_raw_sys::prctl::PR_GET_TID_ADDRESS;
+use linux_raw_sys::prctl::{PR_GET_NAME, PR_GET_TID_ADDRESS, PR_GET_TIMERSLACK};
 
 use crate::config::config;
-use crate::handler::Request;
 use crate::report::{Failure, OrReport, not_written};
+use crate::threads;
 
 /// Where in the C library's record of a thread are the things that a restart must put right, in
 /// bytes from the thread pointer.
@@ -41,7 +43,7 @@ impl LibcRecord {
         if !WeakSymbols::find().libc_stack_end.is_null() {
             return Self { library: libc::GLIBC, ..Self::NONE };
         }
-        let Ok(memory) = File::open(c"/proc/self/mem", 0) else { return Self::NONE };
+        let Ok(memory) = File::open(c"/proc/thread-self/mem", 0) else { return Self::NONE };
         let pointer = ThreadPointers::current().thread_pointer;
         let address = |index: usize| {
             let offset = THREAD_RECORD.start as i64 + (index * size_of::<u64>()) as i64;
@@ -76,27 +78,57 @@ impl LibcRecord {
 /// Words in which a thread's record is looked for.
 const WORDS: usize = THREAD_RECORD.end.abs_diff(THREAD_RECORD.start) / size_of::<u64>();
 
-/// Notes the thread.
-pub fn capture(notes: &mut NoteWriter<'_>, request: &Request) -> Result<(), Failure> {
+/// What could not be found out of a thread.
+#[derive(Clone, Copy)]
+pub enum Unknown {
+    /// The tid address.
+    TidAddress(Errno),
+    /// The robust list.
+    RobustList(Errno),
+    /// The rseq area, which is not the C library's.
+    RseqArea,
+    /// The scheduling policy, or the nice value.
+    Scheduling(Errno),
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TidAddress(errno) => write!(
+                f,
+                "asking for the tid address (the kernel needs CONFIG_CHECKPOINT_RESTORE): {errno}"
+            ),
+            Self::RobustList(errno) => write!(f, "asking for the robust list: {errno}"),
+            Self::RseqArea => f.write_str(
+                "the program has registered an rseq area of its own, which cannot be found",
+            ),
+            Self::Scheduling(errno) => write!(f, "asking for the scheduling policy: {errno}"),
+        }
+    }
+}
+
+/// Describes the calling thread, which is in the handler with `frame` and will go on by `context`.
+///
+/// It needs little stack: it may run on the program's.
+pub fn of_caller(frame: *const SignalFrame, context: *const Context) -> Result<Thread, Unknown> {
     let pointers = ThreadPointers::current();
     let mut tid_address = 0_u64;
     // SAFETY: the kernel writes eight bytes at the address given.
-    unsafe { call::prctl(PR_GET_TID_ADDRESS, &raw mut tid_address as usize) }.or_report(
-        format_args!("asking for the tid address (the kernel needs CONFIG_CHECKPOINT_RESTORE)"),
-    )?;
-    let (robust_list, robust_list_length) =
-        call::robust_list().or_report(format_args!("asking for the robust list"))?;
+    unsafe { call::prctl(PR_GET_TID_ADDRESS, &raw mut tid_address as usize) }
+        .map_err(Unknown::TidAddress)?;
+    let (robust_list, robust_list_length) = call::robust_list().map_err(Unknown::RobustList)?;
     let (rseq, rseq_length) = rseq_registration(pointers)?;
-    let found = config().libc;
+    let scheduling = call::scheduling().map_err(Unknown::Scheduling)?;
+    let found = &config().libc;
     let in_record = |offset: Option<isize>| {
         offset.map_or(0, |offset| pointers.thread_pointer.wrapping_add_signed(offset as i64))
     };
-    let thread = Thread {
+    Ok(Thread {
         tid: call::gettid(),
         libc: found.library,
         resume: resume as *const () as u64,
-        context: request.context as u64,
-        frame: request.frame as u64,
+        context: context as u64,
+        frame: frame as u64,
         thread_pointer: pointers.thread_pointer,
         second_pointer: pointers.second,
         tid_address,
@@ -107,9 +139,47 @@ pub fn capture(notes: &mut NoteWriter<'_>, request: &Request) -> Result<(), Fail
         rseq,
         rseq_length,
         rseq_signature: RSEQ_SIGNATURE,
-    };
-    notes.note(record::NAME, kind::THREADS, &[bytemuck::bytes_of(&thread)])?;
+        vectors: vector_lengths(),
+        name: name(),
+        nice: call::nice().map_err(Unknown::Scheduling)?,
+        io_priority: call::io_priority().unwrap_or(0),
+        scheduling_policy: scheduling.policy,
+        scheduling_priority: scheduling.priority,
+        scheduling_flags: scheduling.flags,
+        timer_slack: call::prctl_read(PR_GET_TIMERSLACK, false).unwrap_or(0).max(0) as u64,
+        affinity_length: 0,
+    })
+}
+
+/// The name of the calling thread (`PR_GET_NAME`).
+fn name() -> [u8; 16] {
+    let mut name = [0; 16];
+    // SAFETY: the kernel writes sixteen bytes at the address given.
+    let _ = unsafe { call::prctl(PR_GET_NAME, name.as_mut_ptr() as usize) };
+    name
+}
+
+/// Describes all threads: this one, which took the request, and those that are parked.
+pub fn capture(notes: &mut NoteWriter<'_>, own: &Thread) -> Result<(), Failure> {
+    notes.begin(record::NAME, kind::THREADS)?;
+    capture_one(notes, own)?;
+    for (tid, parked) in threads::parked() {
+        let thread = parked
+            .thread
+            .map_err(|unknown| not_written(format_args!("thread {tid}: {unknown}")))?;
+        capture_one(notes, &thread)?;
+    }
+    notes.end()?;
     Ok(())
+}
+
+/// Appends a thread and its affinity.
+fn capture_one(notes: &mut NoteWriter<'_>, thread: &Thread) -> Result<(), Failure> {
+    let mut affinity = [0; CPUS / 8];
+    let length = call::affinity(thread.tid, &mut affinity)
+        .or_report(format_args!("asking for the CPU affinity of thread {}", thread.tid))?;
+    let thread = Thread { affinity_length: length as u64, ..*thread };
+    Ok(notes.push_record(&thread, &affinity[..length])?)
 }
 
 /// Address and length of the rseq area that is registered, zeros if none is.
@@ -118,19 +188,17 @@ pub fn capture(notes: &mut NoteWriter<'_>, request: &Request) -> Result<(), Fail
 /// are those of the registration. The C library says where its area is; for the length there are
 /// few candidates. What was taken back is registered again at once: no critical section can be
 /// under way, since the signal has ended it.
-fn rseq_registration(pointers: ThreadPointers) -> Result<(u64, u32), Failure> {
+fn rseq_registration(pointers: ThreadPointers) -> Result<(u64, u32), Unknown> {
     let offset = WeakSymbols::find().rseq_offset;
     if !offset.is_null() {
         // SAFETY: glibc's `const ptrdiff_t`.
         let area = pointers.thread_pointer.wrapping_add_signed(unsafe { ptr::read(offset) } as i64);
-        let [features] = proc::auxiliary([AT_RSEQ_FEATURE_SIZE]);
-        let features = features.unwrap_or(0) as u32;
+        let features = config().rseq_features;
         for length in [32, features.next_multiple_of(32), features] {
-            // SAFETY: the area stays registered, as it was.
+            // SAFETY: the area stays registered, as it was; what it was registered with, it is again.
             unsafe {
                 if length != 0 && call::rseq(area, length, true, RSEQ_SIGNATURE).is_ok() {
-                    call::rseq(area, length, false, RSEQ_SIGNATURE)
-                        .or_report(format_args!("registering the rseq area again"))?;
+                    let _ = call::rseq(area, length, false, RSEQ_SIGNATURE);
                     return Ok((area, length));
                 }
             }
@@ -147,9 +215,7 @@ fn rseq_registration(pointers: ThreadPointers) -> Result<(u64, u32), Failure> {
                 Ok((0, 0))
             }
             Err(Errno::ENOSYS) => Ok((0, 0)),
-            Err(_) => Err(not_written(format_args!(
-                "the program has registered an rseq area of its own, which cannot be found"
-            ))),
+            Err(_) => Err(Unknown::RseqArea),
         }
     }
 }

@@ -105,12 +105,13 @@ pub fn capture(
     Ok(())
 }
 
-/// A CPU-time clock of this very process or thread, named by its id, as the one of whoever asks:
-/// the id will be another (include/linux/posix-timers_types.h).
+/// A CPU-time clock of this very process, named by its id, as the one of whoever asks: the id will be
+/// another (include/linux/posix-timers_types.h). Those of threads keep the thread's.
 fn of_this_process(clock: i32) -> i32 {
     const KIND: i32 = 7;
+    const OF_THREAD: i32 = 4;
     let pid = !(clock >> 3) as u32;
-    let own = clock < 0 && (pid == call::getpid() || pid == call::gettid());
+    let own = clock < 0 && clock & OF_THREAD == 0 && pid == call::getpid();
     if own { !0 << 3 | clock & KIND } else { clock }
 }
 
@@ -155,7 +156,12 @@ fn take(timer: &mut Timer, key: &[u8], value: &[u8]) -> Option<bool> {
         }
         b"notify" => {
             let (how, whom) = split_once(value, b'/')?;
-            let to = if whom.starts_with(b"tid") { SIGEV_THREAD_ID } else { SIGEV_SIGNAL };
+            let thread = whom.strip_prefix(b"tid.");
+            let to = if thread.is_some() { SIGEV_THREAD_ID } else { SIGEV_SIGNAL };
+            timer.thread = match thread {
+                Some(tid) => number(tid, 10)?,
+                None => 0,
+            };
             timer.notify = match how {
                 b"none" => SIGEV_NONE as i32,
                 b"signal" => to as i32,

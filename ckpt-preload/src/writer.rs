@@ -191,7 +191,8 @@ impl Output {
         let notes = notes.into_bytes();
 
         let (notes_start, mut position) = layout_of_head(count + 1, notes.len() as u64, page_size);
-        let memory = File::open(c"/proc/self/mem", 0).or_report(format_args!("opening memory"))?;
+        let memory =
+            File::open(c"/proc/thread-self/mem", 0).or_report(format_args!("opening memory"))?;
         for (header, checksum) in headers.iter_mut().zip(&mut *checksums) {
             header.offset = position;
             header.alignment = page_size;

@@ -9,6 +9,9 @@ use crate::elf::{FileHeader, IDENT, PREFIX, ProgramHeader, SectionHeader, machin
 use crate::record::{self, Checksums, Process, first, kind};
 use crate::{Checksum, VERSION};
 
+/// Version 1 knew of one thread, and was a draft.
+const FIRST_READABLE: u32 = 2;
+
 /// Why a file is not an image that can be used. Shown as what follows the file's name in a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Invalid {
@@ -20,6 +23,8 @@ pub enum Invalid {
     NotOurs,
     /// Written by a later version.
     Newer(u32),
+    /// Written by a version before the first that is kept readable.
+    Older(u32),
     /// For another machine, by its ELF number.
     Foreign(u16),
     /// Shorter than it says: the length it should have.
@@ -40,6 +45,10 @@ impl fmt::Display for Invalid {
                 f,
                 "is of format version {version}, and this program reads up to {VERSION}: \
                  use a newer one"
+            ),
+            Self::Older(version) => write!(
+                f,
+                "is of format version {version}, which is read no more: take the checkpoint again"
             ),
             Self::Foreign(machine) => {
                 write!(f, "was taken on {}: restart it on such a machine", machine_name(machine))
@@ -187,6 +196,9 @@ impl<'a> Head<'a> {
         let (version, _) = first::<u32>(process)?;
         if version > VERSION {
             return Err(Invalid::Newer(version));
+        }
+        if version < FIRST_READABLE {
+            return Err(Invalid::Older(version));
         }
         let (process, _) = first::<Process>(process)?;
         if !process.page_size.is_power_of_two() {

@@ -32,7 +32,7 @@ pub use notes::{Full, NoteWriter};
 pub use vmflags::VmFlags;
 
 /// The version of the format that this crate writes, and the newest it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 #[cfg(target_endian = "big")]
 compile_error!("the format is little-endian, and its records are copied as they are");

@@ -19,7 +19,8 @@ pub mod kind {
     pub const MAPPINGS: u32 = 0x434b_0002;
     /// [`Layout`](super::Layout).
     pub const LAYOUT: u32 = 0x434b_0003;
-    /// [`Thread`](super::Thread)s.
+    /// [`Thread`](super::Thread)s, each followed by its affinity mask and padded to 8 bytes: first the
+    /// one that took the checkpoint.
     pub const THREADS: u32 = 0x434b_0004;
     /// [`Disposition`](super::Disposition)s of signals 1 to 64.
     pub const DISPOSITIONS: u32 = 0x434b_0005;
@@ -39,6 +40,8 @@ pub mod kind {
     pub const GUARDS: u32 = 0x434b_000c;
     /// [`Checksums`](super::Checksums), then one 64-bit checksum a PT_LOAD segment.
     pub const CHECKSUMS: u32 = 0x434b_000d;
+    /// [`Clocks`](super::Clocks).
+    pub const CLOCKS: u32 = 0x434b_000e;
 }
 
 /// Who was checkpointed, when and where. Its first two fields never move, so that a reader can
@@ -165,7 +168,8 @@ pub mod libc {
     pub const MUSL: u32 = 2;
 }
 
-/// A thread, apart from its registers, which are in its signal frame.
+/// A thread, apart from its registers, which are in its signal frame. Behind it stand the CPUs it may
+/// run on (sched_getaffinity(2)), a bit each.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
 pub struct Thread {
@@ -199,8 +203,26 @@ pub struct Thread {
     pub rseq_length: u32,
     /// Its signature.
     pub rseq_signature: u32,
+    /// The lengths of its vectors, in the architecture's own terms.
+    pub vectors: [u64; 2],
+    /// The name, `PR_GET_NAME`.
+    pub name: [u8; 16],
+    /// The nice value.
+    pub nice: i32,
+    /// ioprio_get(2).
+    pub io_priority: u32,
+    /// The scheduling policy (sched_setattr(2)),
+    pub scheduling_policy: u32,
+    /// the priority of the real-time policies,
+    pub scheduling_priority: u32,
+    /// and flags.
+    pub scheduling_flags: u64,
+    /// How late its timers may be, nanoseconds (`PR_GET_TIMERSLACK`).
+    pub timer_slack: u64,
+    /// The length of the affinity mask behind this record.
+    pub affinity_length: u64,
 }
-const_assert_eq!(size_of::<Thread>(), 104);
+const_assert_eq!(size_of::<Thread>(), 176);
 
 /// The disposition of a signal: the kernel's `struct sigaction`.
 #[repr(C)]
@@ -220,7 +242,7 @@ const_assert_eq!(size_of::<Disposition>(), 32);
 pub struct Pending {
     /// Its number.
     pub signal: u32,
-    /// Whether it is the thread's (1) or the process's (0).
+    /// The thread that it is directed to, or 0 for the process.
     pub to_thread: u32,
     /// `siginfo_t`.
     pub info: [u8; 128],
@@ -251,7 +273,7 @@ pub struct Timer {
     pub clock: i32,
     /// The signal.
     pub signal: i32,
-    /// `SIGEV_SIGNAL`, `SIGEV_NONE`, or with `SIGEV_THREAD_ID` to the thread.
+    /// `SIGEV_SIGNAL`, `SIGEV_NONE`, or `SIGEV_THREAD_ID`.
     pub notify: i32,
     /// The signal's value.
     pub value: u64,
@@ -261,8 +283,10 @@ pub struct Timer {
     pub interval: u64,
     /// How often it has fired while its signal was pending; 0 if that is not pending.
     pub overdue: u64,
+    /// The thread that gets the signal, with `SIGEV_THREAD_ID`; else 0.
+    pub thread: u64,
 }
-const_assert_eq!(size_of::<Timer>(), 48);
+const_assert_eq!(size_of::<Timer>(), 56);
 
 /// What a descriptor is.
 pub mod descriptor {
@@ -324,34 +348,18 @@ pub const CPUS: usize = 8192;
 pub struct Attributes {
     /// `RLIMIT_*` by number, soft and hard.
     pub limits: [[u64; 2]; 16],
-    /// The nice value.
-    pub nice: i32,
     /// The file mode creation mask.
     pub umask: u32,
-    /// The scheduling policy (sched_setattr(2)),
-    pub scheduling_policy: u32,
-    /// the priority of the real-time policies,
-    pub scheduling_priority: u32,
-    /// and flags.
-    pub scheduling_flags: u64,
-    /// ioprio_get(2).
-    pub io_priority: u32,
     /// personality(2).
     pub personality: u32,
     /// The values of [`PRCTLS`], in that order; -1 where the kernel has none.
     pub prctls: [i64; PRCTLS.len()],
-    /// The name, `PR_GET_NAME`.
-    pub name: [u8; 16],
-    /// How many bytes of the affinity mask the kernel has.
-    pub affinity_length: u64,
-    /// The CPUs it may run on.
-    pub affinity: [u64; CPUS / 64],
     /// Which mappings the kernel would write to a core file (`/proc/PID/coredump_filter`).
     pub core_dump_filter: u32,
     /// How willingly the kernel ends the process when memory is short (`/proc/PID/oom_score_adj`).
     pub oom_score_adjustment: i32,
 }
-const_assert_eq!(size_of::<Attributes>(), 1400);
+const_assert_eq!(size_of::<Attributes>(), 320);
 
 /// A prctl(2) option that reads a number, and the one that sets it.
 pub struct Prctl {
@@ -364,7 +372,7 @@ pub struct Prctl {
 }
 
 /// Those that [`Attributes::prctls`] holds.
-pub const PRCTLS: [Prctl; 7] = {
+pub const PRCTLS: [Prctl; 6] = {
     use linux_raw_sys::prctl::*;
     const fn option(get: u32, through_pointer: bool, set: u32) -> Prctl {
         Prctl { get, through_pointer, set }
@@ -373,12 +381,25 @@ pub const PRCTLS: [Prctl; 7] = {
         option(PR_GET_PDEATHSIG, true, PR_SET_PDEATHSIG),
         option(PR_GET_DUMPABLE, false, PR_SET_DUMPABLE),
         option(PR_GET_KEEPCAPS, false, PR_SET_KEEPCAPS),
-        option(PR_GET_TIMERSLACK, false, PR_SET_TIMERSLACK),
         option(PR_GET_CHILD_SUBREAPER, true, PR_SET_CHILD_SUBREAPER),
         option(PR_GET_NO_NEW_PRIVS, false, PR_SET_NO_NEW_PRIVS),
         option(PR_GET_THP_DISABLE, false, PR_SET_THP_DISABLE),
     ]
 };
+
+/// The clocks that begin anew at every boot, apart from the one that [`Process`] has. An offset is
+/// that of a time namespace: how far the clock was ahead of the kernel's own (time_namespaces(7)).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// `CLOCK_BOOTTIME` at the checkpoint.
+    pub boottime: u64,
+    /// The offset of the monotonic clock.
+    pub monotonic_offset: i64,
+    /// That of `CLOCK_BOOTTIME`.
+    pub boottime_offset: i64,
+}
+const_assert_eq!(size_of::<Clocks>(), 24);
 
 /// A run of memory.
 #[repr(C)]
@@ -416,6 +437,11 @@ pub trait WithTail: Pod {
 impl WithTail for Mapping {
     fn tail_length(&self) -> usize {
         self.name_length as usize
+    }
+}
+impl WithTail for Thread {
+    fn tail_length(&self) -> usize {
+        self.affinity_length as usize
     }
 }
 impl WithTail for Descriptor {

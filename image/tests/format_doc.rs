@@ -3,7 +3,7 @@
 
 use bytemuck::Zeroable;
 use ckpt_image::record::{
-    Attributes, Checksums, Descriptor, Disposition, IntervalTimer, Layout, Mapping, PRCTLS,
+    Attributes, Checksums, Clocks, Descriptor, Disposition, IntervalTimer, Layout, Mapping, PRCTLS,
     Pending, Process, Range, Thread, Timer, descriptor, kind, mapping,
 };
 use ckpt_image::{FileHeader, PREFIX, ProgramHeader, SectionHeader, VERSION, VmFlags};
@@ -79,7 +79,9 @@ fn structures() {
     ]);
     describes!(text, Thread [
         tid libc resume context frame thread_pointer second_pointer tid_address tid_cache
-        held_mutexes robust_list robust_list_length rseq rseq_length rseq_signature
+        held_mutexes robust_list robust_list_length rseq rseq_length rseq_signature vectors name nice
+        io_priority scheduling_policy scheduling_priority scheduling_flags timer_slack
+        affinity_length
     ]);
     describes!(text, Disposition [
         handler flags restorer mask
@@ -91,15 +93,16 @@ fn structures() {
         remaining interval
     ]);
     describes!(text, Timer [
-        id clock signal notify value remaining interval overdue
+        id clock signal notify value remaining interval overdue thread
     ]);
     describes!(text, Descriptor [
         fd kind flags shares offset size device inode name_length mtime_nsec mtime tail
     ]);
     describes!(text, Attributes [
-        limits nice umask scheduling_policy scheduling_priority scheduling_flags io_priority
-        personality prctls name affinity_length affinity core_dump_filter
-        oom_score_adjustment
+        limits umask personality prctls core_dump_filter oom_score_adjustment
+    ]);
+    describes!(text, Clocks [
+        boottime monotonic_offset boottime_offset
     ]);
     describes!(text, Range [
         start end
@@ -125,7 +128,7 @@ fn numbers() {
     let notes = &section(text, "Our notes");
     names!(notes, "| type | number |", kind [
         PROCESS MAPPINGS LAYOUT THREADS DISPOSITIONS PENDING INTERVAL_TIMERS TIMERS DESCRIPTORS
-        ATTRIBUTES CPU GUARDS CHECKSUMS
+        ATTRIBUTES CPU GUARDS CHECKSUMS CLOCKS
     ], "{:#x}");
     let mappings = &section(text, "`Mapping`");
     names!(mappings, "| kind | number |", mapping [

@@ -14,7 +14,7 @@ use linux_raw_sys::general::{
 };
 
 use crate::report::{fail, note};
-use crate::{files, memory, signals, thread};
+use crate::{files, memory, signals, threads};
 
 /// An image whose head is in memory.
 #[derive(Clone, Copy)]
@@ -121,7 +121,7 @@ impl Image {
         }
         self.check_registers(&head);
         memory::check(self, &head);
-        thread::check(self);
+        threads::check(self);
         signals::check(self);
         files::check(self, &head);
     }
@@ -156,8 +156,8 @@ impl Image {
     }
 
     /// Whether a mapping of the image holds `length` bytes at `address`.
-    pub fn has_memory(&self, address: u64, length: u64) -> bool {
-        let mut mappings = self.head().mappings().into_iter().flatten();
+    pub fn has_memory(head: &Head<'static>, address: u64, length: u64) -> bool {
+        let mut mappings = head.mappings().into_iter().flatten();
         mappings.any(|(mapping, _)| {
             mapping.start <= address && address.saturating_add(length) <= mapping.end
         })

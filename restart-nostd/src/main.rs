@@ -3,14 +3,18 @@
 //! ```text
 //!   options       the command line
 //!   image         reads the head of the image, and refuses what cannot work here
+//!   ids           which process the program becomes: this one, or a child
+//!     supervisor    what this one does then
+//!     namespace     where no id is taken
+//!   clock         which monotonic clock the program goes on with
 //!   place         moves out of the way: into a gap that the image leaves, and unmaps all else
 //!     memory        mappings, contents, layout
 //!     vdso          the kernel's code, at the address where the program expects it
 //!     files         descriptors
-//!     process       working directory, limits, names
+//!     process       working directory, limits
+//!     threads       all of the program's; thread: what the C library has told the kernel of each
 //!     timers        interval timers, POSIX timers
-//!     thread        what the C library has told the kernel
-//!     mutexes       the locks that the thread holds
+//!     mutexes       the locks that threads hold
 //!     signals       dispositions, pending ones
 //!   and at last, in the image's own libckpt.so, `resume`: unmaps this program, and returns from the
 //!   signal handler that the checkpoint was taken in.
@@ -19,25 +23,29 @@
 //! What is restored in a file here was captured by the file of the same name in `ckpt-preload`, if it has
 //! one: `contents`, `vdso` and `mutexes` work on memory, which is captured as a whole.
 //!
-//! The program becomes the other one in its own process, and in the foreground of the shell that
-//! started it. It has no libc, no heap and no thread-local storage, and it stands in one piece of
-//! memory that moves as a whole. Files are cut back and written when all that often fails has been
+//! The program goes on in the foreground of the shell that started this one. This one has no libc, no
+//! heap and no thread-local storage, and it stands in one piece of memory that moves as a whole. Files are cut back and written when all that often fails has been
 //! done; any failure ends it with one line and status 125.
 #![no_std]
 #![no_main]
 
+mod clock;
 mod contents;
 mod faults;
 mod files;
+mod ids;
 mod image;
 mod memory;
 mod mutexes;
+mod namespace;
 mod options;
 mod place;
 mod process;
 mod report;
 mod signals;
+mod supervisor;
 mod thread;
+mod threads;
 mod timers;
 mod vdso;
 
@@ -55,9 +63,11 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
     place::relocate_in_place();
     faults::catch();
     // SAFETY: the kernel's stack is as the ABI has it.
-    let path = unsafe { options::parse(stack) };
-    let image = Image::open(path);
+    let options = unsafe { options::parse(stack) };
+    let image = Image::open(options.image);
     image.check();
+    ids::choose(&image, options.ids);
+    clock::set(&image, options.clock);
     // SAFETY: nothing that is needed later lies outside of the image's head and this program.
     unsafe { place::move_away(image, restore) }
 }
@@ -72,22 +82,24 @@ fn restore(mut image: Image, place: &Place) -> ! {
     memory::restore_layout(&image);
     files::restore(&mut image);
     process::restore(&image);
-    timers::make(&image);
-    thread::register(&image);
+    threads::make(&image, place);
+    timers::make(&image, place);
 
     // What changes the world outside comes when all that often fails has been done.
     files::cut_back(&image);
     memory::write_back(&image);
 
-    mutexes::hand_over(&image);
+    mutexes::hand_over(&image, place);
     memory::guard(&image);
     memory::lock(&image);
     memory::seal(&image);
     process::restore_limits(&image);
     signals::restore(&image);
     timers::start(&image);
+    files::close_own(&image);
+    namespace::give_up_capabilities();
     // SAFETY: memory is the image's, but for this program.
-    unsafe { thread::resume(&image, place) }
+    unsafe { threads::go(&image, place) }
 }
 
 /// A panic is a defect of this program's; the process has not become the other one yet.

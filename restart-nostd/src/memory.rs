@@ -17,7 +17,7 @@ use linux_raw_sys::general::{
     MADV_NOHUGEPAGE, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WIPEONFORK, MAP_ANONYMOUS, MAP_DROPPABLE,
     MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_HUGE_SHIFT, MAP_HUGETLB, MAP_NORESERVE, MAP_PRIVATE,
     MAP_SHARED, MAP_SHARED_VALIDATE, MAP_SYNC, MLOCK_ONFAULT, O_CLOEXEC, O_NONBLOCK, O_RDONLY,
-    O_RDWR, PROT_NONE, PROT_READ, PROT_WRITE,
+    O_RDWR, PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE,
 };
 use linux_raw_sys::prctl::prctl_mm_map;
 
@@ -85,7 +85,9 @@ pub fn check(image: &Image, head: &Head<'static>) {
 /// Refuses guard pages that are in no memory of the image's.
 fn check_guards(image: &Image, head: &Head<'static>) {
     let mut ranges = image.records::<Range>(head, kind::GUARDS);
-    if !ranges.all(|Range { start, end }| start < end && image.has_memory(start, end - start)) {
+    if !ranges
+        .all(|Range { start, end }| start < end && Image::has_memory(head, start, end - start))
+    {
         image.fail(&Invalid::Damaged);
     }
 }
@@ -147,8 +149,11 @@ pub fn lock(image: &Image) {
         let guarded = image
             .records::<Range>(&head, kind::GUARDS)
             .any(|range| record.start <= range.start && range.end <= record.end);
+        // What cannot be accessed is locked, but has no pages to show for it.
+        let inaccessible = record.protection & (PROT_READ | PROT_WRITE | PROT_EXEC) == 0;
         if let Err(errno) = result
             && !guarded
+            && !inaccessible
         {
             note(format_args!("{length} bytes at {start:x} are not locked in memory: {errno}"));
         }

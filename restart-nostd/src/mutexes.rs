@@ -1,11 +1,12 @@
-//! The locks that the thread holds.
+//! The locks that threads hold.
 //!
-//! A recursive or error-checking mutex that is held says by whom: by the id of the thread. The
-//! restarted thread has another, and would find that somebody else holds its own locks. So what is
-//! held is handed over to the new id.
+//! A recursive or error-checking mutex that is held says by whom: by the id of the thread. A
+//! restarted thread may have another, and would find that somebody else holds its own locks. So what
+//! is held is handed over to the new id.
 //!
-//! musl keeps a list of all such mutexes that a thread holds, and one of the streams it has locked. glibc keeps none, so they are looked
-//! for, in the memory that the image has stored, by what they look like:
+//! musl keeps a list of all such mutexes that a thread holds, and one of the streams it has locked.
+//! glibc keeps none, so they are looked for, in the memory that the image has stored, by what they
+//! look like:
 //!
 //! ```text
 //!   pthread_mutex_t   | lock | count | OWNER | users | kind | ...
@@ -15,27 +16,35 @@
 //! Five words, or eight, that must all fit: a thread id, which is rarely a number that a program
 //! computes with, in the midst of what only a lock has.
 
+use core::ops::RangeInclusive;
+
 use ckpt_image::Head;
 use ckpt_image::record::{Mapping, Thread, libc, mapping};
-use ckpt_sys::call;
 use linux_raw_sys::general::{FUTEX_TID_MASK, PROT_READ, PROT_WRITE};
 
 use crate::image::Image;
-use crate::thread::{self, replace};
+use crate::place::Place;
+use crate::thread::replace;
+use crate::threads;
 
-/// Hands the locks that the program's thread held over to this one.
-pub fn hand_over(image: &Image) {
-    let thread = thread::of_image(image);
-    let tid = call::gettid();
-    if thread.tid == tid {
-        return;
-    }
-    match thread.libc {
+/// Hands the locks that the program's threads held over to those of here.
+pub fn hand_over(image: &Image, place: &Place) {
+    let ids = || threads::with_ids(place);
+    let mut changed = ids().filter(|(thread, tid)| thread.tid != *tid).peekable();
+    let Some((any, _)) = changed.peek() else { return };
+    match any.libc {
         libc::MUSL => {
-            hand_over_list(&thread, tid);
-            hand_over_files(&image.head(), &thread, tid);
+            for (thread, tid) in changed {
+                hand_over_list(thread, tid);
+                hand_over_files(&image.head(), thread, tid);
+            }
         }
-        libc::GLIBC => hand_over_found(&image.head(), thread.tid, tid),
+        libc::GLIBC => {
+            let lowest = ids().map(|(thread, _)| thread.tid).min().unwrap_or(0);
+            let highest = ids().map(|(thread, _)| thread.tid).max().unwrap_or(0);
+            let new = |old| threads::id_of(place, old);
+            hand_over_found(&image.head(), lowest..=highest, new);
+        }
         _ => {}
     }
 }
@@ -102,10 +111,13 @@ unsafe fn replace_owner(address: u64, old: u32, new: u32) {
     }
 }
 
-/// glibc: looks for them in the writable memory of the program's own.
-fn hand_over_found(head: &Head<'_>, old: u32, new: u32) {
+/// glibc: looks for them in the writable memory of the program's own. The threads' old ids are among
+/// `old`, and `new` tells each one's new id.
+fn hand_over_found(head: &Head<'_>, old: RangeInclusive<u32>, new: impl Fn(u32) -> Option<u32>) {
     /// Words that are looked at together.
     const BLOCK: usize = 64;
+    let (lowest, span) = (*old.start(), old.end() - old.start());
+    let may_be = |word: u32| word.wrapping_sub(lowest) <= span;
     let mut mappings = head.mappings().into_iter().flatten().map(|(record, _)| record);
     let mut current = mappings.next();
     for segment in head.segments().filter(|segment| segment.stored > 0) {
@@ -117,10 +129,12 @@ fn hand_over_found(head: &Head<'_>, old: u32, new: u32) {
         for start in (segment.address..end).step_by(size_of::<[u32; BLOCK]>()) {
             // SAFETY: the program's memory, mapped for reading and writing, whole pages of it.
             let block = unsafe { (start as *const [u32; BLOCK]).read() };
-            if block.iter().fold(false, |found, &word| found | (word == old)) {
+            if block.iter().fold(false, |found, &word| found | may_be(word)) {
                 let addresses = (start..).step_by(size_of::<u32>());
-                for (address, _) in addresses.zip(block).filter(|&(_, word)| word == old) {
-                    hand_over_if_lock(&record, address, old, new);
+                for (address, word) in addresses.zip(block).filter(|&(_, word)| may_be(word)) {
+                    if let Some(new) = new(word) {
+                        hand_over_if_lock(&record, address, word, new);
+                    }
                 }
             }
         }

@@ -5,14 +5,24 @@ use core::ffi::{CStr, c_char};
 use ckpt_sys::call::{self, Fd};
 use ckpt_sys::{Escaped, Line};
 
-use crate::report::fail;
+use crate::clock::Clock;
+use crate::ids::Ids;
+use crate::report::{self, fail};
 
 const HELP: &str = "\
-Usage: restart-static IMAGE
-Makes the program that was checkpointed into the file IMAGE go on in this process.
+Usage: restart-static [OPTION]... IMAGE
+Makes the program that was checkpointed into the file IMAGE go on in this process, or in a child.
 
-      --help     show this and exit
-      --version  show the version and exit
+      --ids=same       with the process id it had; takes CAP_CHECKPOINT_RESTORE, and that it is free
+      --ids=namespace  with the process id it had, in user and pid namespaces of its own
+      --ids=new        with the process id of this process
+                       default: new for one thread, for several the first of these that is possible
+      --clock=continue the monotonic clock goes on where it stood, by a time namespace
+      --clock=host     the monotonic clock is that of this machine
+                       default: continue, if that is possible; on the same boot it runs on
+      --verbose        say what was chosen
+      --help           show this and exit
+      --version        show the version and exit
 
 The program goes on in the foreground: keys, signals, job control and exit status are its own.
 If it cannot, one line says why and the exit status is 125.";
@@ -21,26 +31,43 @@ const VERSION: &str = concat!("restart-static ", env!("CARGO_PKG_VERSION"));
 
 const STDOUT: Fd = Fd(1);
 
-/// The path of the image.
+/// What is asked for.
+pub struct Options {
+    /// The path of the image.
+    pub image: &'static CStr,
+    /// Which way to the ids the program had, if one is forced.
+    pub ids: Option<Ids>,
+    /// Which monotonic clock, likewise.
+    pub clock: Option<Clock>,
+}
+
+/// Reads the command line.
 ///
 /// # Safety
 ///
 /// `stack` points to what the kernel leaves on the stack of a new program: the number of arguments,
 /// and pointers to them.
-pub unsafe fn parse(stack: *const usize) -> &'static CStr {
+pub unsafe fn parse(stack: *const usize) -> Options {
     // SAFETY: the caller's contract.
     let (count, arguments) = unsafe { (*stack, stack.add(1).cast::<*const c_char>()) };
     let argument = |index| {
         // SAFETY: likewise; each is a string.
         (index < count).then(|| unsafe { CStr::from_ptr(*arguments.add(index)) })
     };
-    let mut image = None;
+    let (mut image, mut ids, mut clock) = (None, None, None);
     let mut options = true;
     for argument in (1..).map_while(argument) {
         match argument.to_bytes() {
             b"--help" if options => print(HELP),
             b"--version" if options => print(VERSION),
+            b"--verbose" if options => report::be_verbose(),
             b"--" if options => options = false,
+            [b'-', b'-', b'i', b'd', b's', b'=', word @ ..] if options => {
+                ids = Some(choice("--ids", word, &Ids::ALL));
+            }
+            [b'-', b'-', b'c', b'l', b'o', b'c', b'k', b'=', word @ ..] if options => {
+                clock = Some(choice("--clock", word, &Clock::ALL));
+            }
             [b'-', _, ..] if options => fail(format_args!(
                 "there is no option {}; see restart-static --help",
                 Escaped(argument.to_bytes())
@@ -51,12 +78,27 @@ pub unsafe fn parse(stack: *const usize) -> &'static CStr {
             _ => image = Some(argument),
         }
     }
-    image.unwrap_or_else(|| fail(format_args!("which image? See restart-static --help")))
+    let image =
+        image.unwrap_or_else(|| fail(format_args!("which image? See restart-static --help")));
+    Options { image, ids, clock }
+}
+
+/// The value of `option` that is called `word`.
+fn choice<T: Copy>(option: &str, word: &[u8], values: &[(&[u8], T)]) -> T {
+    if let Some((_, value)) = values.iter().find(|(name, _)| *name == word) {
+        return *value;
+    }
+    let mut possible = Line::<256>::new();
+    for (name, _) in values {
+        possible.push(if possible.as_bytes().is_empty() { b"" } else { b", " });
+        possible.push(name);
+    }
+    fail(format_args!("{option}={}: it is one of {possible}", Escaped(word)))
 }
 
 /// Prints `text` and ends well.
 fn print(text: &str) -> ! {
-    let mut line = Line::<1024>::new();
+    let mut line = Line::<2048>::new();
     line.push(text.as_bytes());
     line.write_to(STDOUT);
     call::exit_group(0)

@@ -8,8 +8,8 @@
 //!   before                                  after
 //!
 //!   |  [stack], [vdso], [vvar]  |           |                           |
-//!   |  head of the image        |           |                           |
-//!   |                           |           |  ----- the place -------  |
+//!   |  head of the image        |           |  ----- the place -------  |
+//!   |                           |           |  rooms of the threads     |
 //!   |                           |           |  [vvar], [vdso] (parked)  |
 //!   |                           |   ---->   |  head of the image        |
 //!   |                           |           |  this program: code,      |
@@ -39,7 +39,7 @@ use linux_raw_sys::general::{
 
 use crate::image::Image;
 use crate::report::{OrFail, fail};
-use crate::vdso;
+use crate::{threads, vdso};
 
 /// Room between the place and what the image has in memory: a stack of the image's may want to grow.
 const MARGIN: u64 = 64 << 20;
@@ -79,6 +79,8 @@ pub struct Place {
     pub length: u64,
     /// The vDSO of this process, parked in it.
     pub vdso: vdso::Parked,
+    /// The rooms of the threads, [`threads::ROOM`] bytes each.
+    pub threads: u64,
 }
 
 /// An entry of the relocation table (`Elf64_Rela`).
@@ -147,7 +149,8 @@ pub unsafe fn move_away(image: Image, go_on: fn(Image, &Place) -> !) -> ! {
     let program = &raw const __image_end as u64 - start;
     let head = (image.head_bytes.len() as u64).next_multiple_of(proc::page_size());
     let vdso = vdso::find();
-    let length = program + head + vdso.length();
+    let room = program + head + vdso.length();
+    let length = room + threads::count(&image) * threads::ROOM;
     let new = find_gap(&image.head(), length);
 
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
@@ -176,7 +179,12 @@ pub unsafe fn move_away(image: Image, go_on: fn(Image, &Place) -> !) -> ! {
         let go_on = at(go_on as usize as u64) as usize;
         arrival.write(Arrival {
             image: Image { path: core::ffi::CStr::from_ptr(path), head_bytes, ..image },
-            place: Place { start: new, length, vdso: vdso.parked_at(head_at + head) },
+            place: Place {
+                start: new,
+                length,
+                vdso: vdso.parked_at(head_at + head),
+                threads: new + room,
+            },
             go_on: core::mem::transmute::<usize, fn(Image, &Place) -> !>(go_on),
         });
         let code = segments()[0].memory_size;

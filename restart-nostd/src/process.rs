@@ -3,12 +3,11 @@
 use core::ffi::CStr;
 
 use ckpt_image::Invalid;
-use ckpt_image::record::{Attributes, CPUS, PRCTLS, first, kind, text};
-use ckpt_sys::call::{self, SchedulingAttributes};
+use ckpt_image::record::{Attributes, PRCTLS, first, kind, text};
+use ckpt_sys::Escaped;
+use ckpt_sys::call;
 use ckpt_sys::proc::{self, CORE_DUMP_FILTER, OOM_SCORE_ADJUSTMENT};
-use ckpt_sys::{Errno, Escaped};
 use linux_raw_sys::general::{RLIM_NLIMITS, rlimit64};
-use linux_raw_sys::prctl::PR_SET_NAME;
 
 use crate::image::Image;
 use crate::memory::with_path;
@@ -28,7 +27,6 @@ pub fn restore(image: &Image) {
     with_path(directory, call::chdir)
         .or_fail(format_args!("{}, the program's working directory", Escaped(directory)));
     call::umask(attributes.umask);
-    restore_scheduling(&attributes);
     if let Err(errno) = call::personality(attributes.personality).map(drop) {
         note(format_args!("the personality is not restored: {errno}"));
     }
@@ -45,8 +43,6 @@ pub fn restore(image: &Image) {
     restore_number("core dump filter", CORE_DUMP_FILTER, 16, attributes.core_dump_filter.into());
     let adjustment = attributes.oom_score_adjustment.into();
     restore_number("OOM score adjustment", OOM_SCORE_ADJUSTMENT, 10, adjustment);
-    // SAFETY: the kernel reads the name, which a NUL ends.
-    let _ = unsafe { call::prctl(PR_SET_NAME, attributes.name.as_ptr() as usize) };
 }
 
 /// Restores the number in a small file of `/proc`, if it is not what it was already.
@@ -101,37 +97,4 @@ fn restore_limit(resource: u32, saved: rlimit64) {
             note(format_args!("RLIMIT_{name} is {soft}: here it cannot be higher; see ulimit"));
         }
     }
-}
-
-/// Restores policy, priorities and affinity, where they are not what they were already.
-fn restore_scheduling(attributes: &Attributes) {
-    let mut mask = [0; CPUS / 64];
-    let used = (attributes.affinity_length as usize / size_of::<u64>()).min(mask.len());
-    let saved_mask = &attributes.affinity[..used];
-    let scheduling = SchedulingAttributes {
-        size: size_of::<SchedulingAttributes>() as u32,
-        policy: attributes.scheduling_policy,
-        flags: attributes.scheduling_flags,
-        nice: attributes.nice,
-        priority: attributes.scheduling_priority,
-        ..SchedulingAttributes::default()
-    };
-    let same_scheduling = call::scheduling().is_ok_and(|here| {
-        (here.policy, here.flags, here.priority)
-            == (scheduling.policy, scheduling.flags, scheduling.priority)
-    });
-    let same_mask = call::affinity(&mut mask).is_ok() && mask[..used] == *saved_mask;
-    let note_failure = |what: &str, same: bool, restore: &dyn Fn() -> Result<(), Errno>| {
-        if !same && let Err(errno) = restore() {
-            note(format_args!("the {what} is not restored: {errno}"));
-        }
-    };
-    let nice = attributes.nice;
-    note_failure("nice value", call::nice() == Ok(nice), &|| call::set_nice(nice));
-    note_failure("scheduling policy", same_scheduling, &|| call::set_scheduling(&scheduling));
-    let io_priority = attributes.io_priority;
-    note_failure("I/O priority", call::io_priority() == Ok(io_priority), &|| {
-        call::set_io_priority(io_priority)
-    });
-    note_failure("CPU affinity", same_mask, &|| call::set_affinity(saved_mask));
 }

@@ -1,7 +1,7 @@
 //! The one line on standard error that says what went wrong.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 
 use ckpt_sys::call::{self, Fd, STDERR};
 use ckpt_sys::{Errno, Line};
@@ -11,6 +11,14 @@ pub const FAILED: u32 = 125;
 
 /// Where lines go: standard error, until the program's own is in its place.
 static STREAM: AtomicI32 = AtomicI32::new(STDERR.0);
+
+/// Whether more is told than what goes wrong.
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Lets more be told.
+pub fn be_verbose() {
+    VERBOSE.store(true, Relaxed);
+}
 
 /// Lets lines go to `stream` from now on.
 pub fn redirect(stream: Fd) {
@@ -23,7 +31,7 @@ pub fn stream() -> Fd {
 }
 
 /// Writes `restart-static: `, `text` and a newline.
-fn line(text: fmt::Arguments<'_>) {
+pub fn line(text: fmt::Arguments<'_>) {
     let mut line = Line::<2048>::new();
     let _ = write!(line, "restart-static: {text}");
     line.write_to(stream());
@@ -33,6 +41,13 @@ fn line(text: fmt::Arguments<'_>) {
 pub fn fail(why: fmt::Arguments<'_>) -> ! {
     line(why);
     call::exit_group(FAILED)
+}
+
+/// Says what was done, if that is to be told.
+pub fn tell(what: fmt::Arguments<'_>) {
+    if VERBOSE.load(Relaxed) {
+        line(what);
+    }
 }
 
 /// Says what is not as it was, though the program can live without it.

@@ -5,7 +5,7 @@ use core::mem::transmute;
 use ckpt_image::Invalid;
 use ckpt_image::record::{Disposition, Pending, Timer, kind};
 use ckpt_sys::call::{self, ALL_SIGNALS};
-use ckpt_sys::signal_name;
+use ckpt_sys::{Errno, signal_name};
 use linux_raw_sys::general::{
     _NSIG, SIGEV_NONE, SIGKILL, SIGSTOP, kernel_sigaction, kernel_sigset_t,
 };
@@ -33,6 +33,21 @@ pub fn block() {
     call::set_signal_mask(ALL_SIGNALS & !FAULTS).or_fail(format_args!("blocking signals"));
 }
 
+/// Gives `signal` its default disposition.
+pub fn set_default(signal: u32) -> Result<(), Errno> {
+    if [SIGKILL, SIGSTOP].contains(&signal) {
+        return Ok(());
+    }
+    let action = kernel_sigaction {
+        sa_handler_kernel: None,
+        sa_flags: 0,
+        sa_restorer: None,
+        sa_mask: kernel_sigset_t { sig: [0] },
+    };
+    // SAFETY: no handler.
+    unsafe { call::sigaction(signal, Some(&action)) }.map(drop)
+}
+
 /// Restores the dispositions, then queues the signals that were pending: the other way round, setting
 /// a disposition to "ignore" would drop the signal that is pending already. Nothing is delivered any more until the program goes on.
 pub fn restore(image: &Image) {
@@ -58,10 +73,18 @@ pub fn restore(image: &Image) {
         unsafe { call::sigaction(signal, Some(&action)) }
             .or_fail(format_args!("restoring the disposition of {}", signal_name(signal)));
     }
+    queue(image, 0);
+    queue(image, image.head().process().0.pid);
+}
+
+/// Queues the signals that were pending for thread `old`, as its id was, which the calling thread is to
+/// become; or, for 0, those of the process, which the process's first thread must do.
+pub fn queue(image: &Image, old: u32) {
     let (pid, tid) = (call::getpid(), call::gettid());
-    for record in image.records::<Pending>(&head, kind::PENDING) {
+    let pending = image.records::<Pending>(&image.head(), kind::PENDING);
+    for record in pending.filter(|record| record.to_thread == old) {
         let info = record.info.as_ptr().cast();
-        match record.to_thread {
+        match old {
             0 => call::queue_to_process(pid, record.signal, info),
             _ => call::queue_to_thread(pid, tid, record.signal, info),
         }

@@ -10,16 +10,18 @@ use linux_raw_sys::prctl::{
 };
 
 use crate::image::Image;
+use crate::place::Place;
 use crate::report::{OrFail, fail};
+use crate::threads;
 
 const BILLION: u64 = 1_000_000_000;
 
 /// Makes the POSIX timers, which do not run yet.
-pub fn make(image: &Image) {
+pub fn make(image: &Image, place: &Place) {
     // SAFETY: changes what timer_create does, and nothing else.
     let choose = |mode| unsafe { call::prctl(PR_TIMER_CREATE_RESTORE_IDS, mode as usize) };
     let chosen = choose(PR_TIMER_CREATE_RESTORE_IDS_ON).is_ok();
-    for_each(image, |record| make_one(record, chosen));
+    for_each(image, |record| make_one(&here(place, record), chosen));
     let _ = choose(PR_TIMER_CREATE_RESTORE_IDS_OFF);
 }
 
@@ -55,6 +57,23 @@ fn for_each(image: &Image, mut each: impl FnMut(&Timer)) {
     }
 }
 
+/// A timer with the ids of threads that they have here.
+fn here(place: &Place, record: &Timer) -> Timer {
+    /// A CPU-time clock of a thread, named by its id (include/linux/posix-timers_types.h).
+    const OF_THREAD: i32 = 4;
+    let mut timer = *record;
+    if let Some(tid) = threads::id_of(place, record.thread as u32) {
+        timer.thread = tid.into();
+    }
+    if record.clock < 0
+        && record.clock & OF_THREAD != 0
+        && let Some(tid) = threads::id_of(place, !(record.clock >> 3) as u32)
+    {
+        timer.clock = !(tid as i32) << 3 | record.clock & 7;
+    }
+    timer
+}
+
 /// Makes a POSIX timer. If its number cannot be chosen (before Linux 6.15), timers are made and
 /// deleted until the kernel has come to it; but nobody knows the checkpointer's own by its number.
 fn make_one(record: &Timer, chosen: bool) {
@@ -67,7 +86,7 @@ fn make_one(record: &Timer, chosen: bool) {
     event.sigev_signo = record.signal;
     event.sigev_value.sival_ptr = record.value as *mut _;
     if record.notify == SIGEV_THREAD_ID as i32 {
-        event._sigev_un._tid = call::gettid() as i32;
+        event._sigev_un._tid = record.thread as i32;
     }
     let mut id = record.id;
     for _ in 0..MOST {

@@ -27,7 +27,13 @@ fn threads(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
     const NT_PRSTATUS: u32 = 1;
     let notes = head.notes().filter(|note| note.kind == NT_PRSTATUS && note.name == b"CORE");
     for status in notes.filter_map(|note| ThreadStatus::parse(note.description)) {
-        heading(out, &format!("REGISTERS of thread {}", status.tid))?;
+        heading(out, &format!("THREAD {}", status.tid))?;
+        let mut threads = all_with_tails::<Thread>(note(head, kind::THREADS));
+        if let Some((thread, affinity)) = threads.find(|(thread, _)| thread.tid == status.tid) {
+            thread_attributes(out, &thread, affinity)?;
+        }
+        line(out, "blocked", joined(signals_in(status.blocked)))?;
+        writeln!(out)?;
         for row in status.registers(head.machine()).chunks(3) {
             let cells: Vec<String> =
                 row.iter().map(|(name, value)| format!("{name:<9} {value:#018x}")).collect();
@@ -37,8 +43,28 @@ fn threads(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
     Ok(())
 }
 
+fn thread_attributes(out: &mut dyn Write, thread: &Thread, affinity: &[u8]) -> Result<()> {
+    line(out, "name", Escaped(text(&thread.name)))?;
+    let library = match thread.libc {
+        library::GLIBC => "glibc",
+        library::MUSL => "musl",
+        _ => "unknown",
+    };
+    line(out, "C library", library)?;
+    line(out, "nice value", thread.nice)?;
+    if thread.scheduling_policy != 0 {
+        let (policy, priority) = (thread.scheduling_policy, thread.scheduling_priority);
+        line(out, "scheduling", format!("policy {policy}, priority {priority}"))?;
+    }
+    line(out, "CPUs", cpus(affinity))
+}
+
+/// The signals of a mask, by name.
+fn signals_in(mask: u64) -> impl Iterator<Item = impl std::fmt::Display> {
+    (1..=64).filter(move |signal| mask & 1 << (signal - 1) != 0).map(signal_name)
+}
+
 fn signals(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
-    const NT_PRSTATUS: u32 = 1;
     const SIG_IGN: u64 = 1;
     heading(out, "SIGNALS")?;
     let numbered = || (1..).zip(all::<Disposition>(note(head, kind::DISPOSITIONS)));
@@ -48,13 +74,14 @@ fn signals(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
     };
     line(out, "handled", named(|handler| handler > SIG_IGN))?;
     line(out, "ignored", named(|handler| handler == SIG_IGN))?;
-    let status = head.notes().find(|note| note.kind == NT_PRSTATUS && note.name == b"CORE");
-    let blocked = status.and_then(|note| ThreadStatus::parse(note.description));
-    let blocked = blocked.map_or(0, |status| status.blocked);
-    let blocked = (1..=64).filter(|signal| blocked & 1 << (signal - 1) != 0).map(signal_name);
-    line(out, "blocked", joined(blocked))?;
-    let pending = all::<Pending>(note(head, kind::PENDING));
-    line(out, "pending", joined(pending.map(|pending| signal_name(pending.signal))))
+    let pending = all::<Pending>(note(head, kind::PENDING)).map(|pending| {
+        let signal = signal_name(pending.signal);
+        match pending.to_thread {
+            0 => signal.to_string(),
+            tid => format!("{signal} (for thread {tid})"),
+        }
+    });
+    line(out, "pending", joined(pending))
 }
 
 fn timers(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
@@ -132,26 +159,11 @@ fn attributes(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
     let (attributes, directory) =
         head.note(kind::ATTRIBUTES).and_then(first::<Attributes>).map_err(Error::msg)?;
     heading(out, "ATTRIBUTES")?;
-    line(out, "name", Escaped(text(&attributes.name)))?;
     line(out, "directory", Escaped(text(directory)))?;
-    for thread in all::<Thread>(note(head, kind::THREADS)) {
-        let name = match thread.libc {
-            library::GLIBC => "glibc",
-            library::MUSL => "musl",
-            _ => "unknown",
-        };
-        line(out, "C library", name)?;
-    }
     line(out, "umask", format!("{:04o}", attributes.umask))?;
-    line(out, "nice value", attributes.nice)?;
-    if attributes.scheduling_policy != 0 {
-        let (policy, priority) = (attributes.scheduling_policy, attributes.scheduling_priority);
-        line(out, "scheduling", format!("policy {policy}, priority {priority}"))?;
-    }
     if attributes.personality != 0 {
         line(out, "personality", format!("{:#x}", attributes.personality))?;
     }
-    line(out, "CPUs", cpus(&attributes))?;
     for ((name, bytes), [soft, hard]) in LIMITS.iter().zip(attributes.limits) {
         if (soft, hard) != (u64::MAX, u64::MAX) {
             let show = |value: u64| match value {
@@ -170,11 +182,10 @@ fn attributes(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The CPUs it may run on, as `0-3,8`.
-fn cpus(attributes: &Attributes) -> String {
-    let length = attributes.affinity_length.min(size_of_val(&attributes.affinity) as u64) * 8;
-    let allowed =
-        |cpu: u64| cpu < length && attributes.affinity[(cpu / 64) as usize] & 1 << (cpu % 64) != 0;
+/// The CPUs of an affinity mask, as `0-3,8`.
+fn cpus(affinity: &[u8]) -> String {
+    let length = affinity.len() * 8;
+    let allowed = |cpu: usize| cpu < length && affinity[cpu / 8] & 1 << (cpu % 8) != 0;
     let mut ranges = Vec::new();
     let mut cpu = 0;
     while cpu < length {

@@ -86,9 +86,9 @@ fn an_image_of_each_machine() {
             4 << 10,
             27,
             [
-                "format            version 1, x86_64, pages of 4 KiB",
+                "format            version 2, x86_64, pages of 4 KiB",
                 "checksums         right: of the head and of 1 segment, 4 KiB",
-                "REGISTERS of thread 7",
+                "THREAD 7",
                 "r15       0x0000000000000100    r14       0x0000000000000101    r13       0x0000000000000102",
                 "orig_rax  0x000000000000010f    rip       0x0000000000000110    cs        0x0000000000000111",
                 "es        0x0000000000000118    fs        0x0000000000000119    gs        0x000000000000011a",
@@ -100,9 +100,9 @@ fn an_image_of_each_machine() {
             64 << 10,
             34,
             [
-                "format            version 1, aarch64, pages of 64 KiB",
+                "format            version 2, aarch64, pages of 64 KiB",
                 "checksums         right: of the head and of 1 segment, 64 KiB",
-                "REGISTERS of thread 7",
+                "THREAD 7",
                 "x0        0x0000000000000100    x1        0x0000000000000101    x2        0x0000000000000102",
                 "x30       0x000000000000011e    sp        0x000000000000011f    pc        0x0000000000000120",
                 "pstate    0x0000000000000121",

@@ -3,8 +3,9 @@
 
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
+use core::sync::atomic::AtomicU32;
 
-use ckpt_arch::syscall;
+use ckpt_arch::{syscall, wait_call};
 use linux_raw_sys::general::{self as nr, *};
 use linux_raw_sys::prctl::prctl_mm_map;
 use linux_raw_sys::system::new_utsname;
@@ -67,6 +68,15 @@ macro_rules! call {
         // SAFETY: see above.
         result_of(unsafe { syscall(nr::$name, registers([$(Argument::argument($argument)),*])) })
     };
+}
+
+/// Likewise, but the call is known to be made for the sake of a wait: see [`wait_call`].
+macro_rules! wait {
+    ($wait:expr, $name:ident $(, $argument:expr)*) => {{
+        let registers = registers([$(Argument::argument($argument)),*]);
+        // SAFETY: see above; the arguments are on the stack.
+        result_of(unsafe { wait_call(&registers, nr::$name, $wait) })
+    }};
 }
 
 /// The six argument registers, the unused ones zero.
@@ -155,6 +165,11 @@ pub fn pwrite(fd: Fd, from: *const u8, length: usize, offset: u64) -> Result<usi
     again(|| call!(__NR_pwrite64, fd, from, length, offset))
 }
 
+/// write(2) from memory of the program's, of which nothing is known.
+pub fn write_from(fd: Fd, from: u64, length: usize) -> Result<usize> {
+    again(|| call!(__NR_write, fd, from, length))
+}
+
 /// Begins a call again that a signal interrupted.
 fn again(mut call: impl FnMut() -> Result<usize>) -> Result<usize> {
     loop {
@@ -236,6 +251,16 @@ pub fn is_writable(fd: Fd) -> bool {
     call!(__NR_ppoll, &raw mut poll, 1_u32, &raw const now, null, 0_u32) == Ok(1)
 }
 
+/// Waits until one of the descriptors is readable; a pidfd is when the process has ended: poll(2).
+/// Tells which are.
+pub fn wait_until_readable<const N: usize>(fds: [Fd; N]) -> Result<[bool; N]> {
+    let mut polls = fds.map(|fd| pollfd { fd: fd.0, events: POLLIN as i16, revents: 0 });
+    let never = core::ptr::null::<timespec>();
+    let mask = core::ptr::null::<u64>();
+    again(|| call!(__NR_ppoll, polls.as_mut_ptr(), N, never, mask, 0_u32))?;
+    Ok(polls.map(|poll| poll.revents != 0))
+}
+
 /// Finds runs of pages that have all of `categories`, from `start` on: `ioctl(PAGEMAP_SCAN)` on a
 /// `/proc/PID/pagemap` (Documentation/admin-guide/mm/pagemap.rst; Linux 6.7). Returns how many, and
 /// the address behind the last page that was looked at.
@@ -272,10 +297,10 @@ pub fn memfd_create(name: &CStr) -> Result<Fd> {
     call!(__NR_memfd_create, name, MFD_CLOEXEC).map(|fd| Fd(fd as i32))
 }
 
-/// Whether two descriptors of this process share one open file: kcmp(2) with `KCMP_FILE`.
-pub fn same_open_file(pid: u32, a: Fd, b: Fd) -> Result<bool> {
+/// Whether two descriptors of thread `tid` share one open file: kcmp(2) with `KCMP_FILE`.
+pub fn same_open_file(tid: u32, a: Fd, b: Fd) -> Result<bool> {
     const KCMP_FILE: u32 = 0;
-    call!(__NR_kcmp, pid, pid, KCMP_FILE, a, b).map(|order| order == 0)
+    call!(__NR_kcmp, tid, tid, KCMP_FILE, a, b).map(|order| order == 0)
 }
 
 /// Whether two processes share their memory: kcmp(2) with `KCMP_VM`.
@@ -301,9 +326,132 @@ pub fn gettid() -> u32 {
     call!(__NR_gettid).unwrap_or(0) as u32
 }
 
+/// fork(2), by clone(2): returns 0 in the child and the child's id in the parent, or the parent's
+/// sibling's with `CLONE_PARENT`.
+pub fn fork(kin: Kin) -> Result<u32> {
+    call!(__NR_clone, kin.flag() | kin.end_signal()).map(|pid| pid as u32)
+}
+
+/// fork(2) to a process of the id `pid` in the pid namespace of the children, by clone3(2).
+pub fn fork_with_id(pid: u32, kin: Kin) -> Result<u32> {
+    let arguments = clone_args {
+        flags: kin.flag().into(),
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: kin.end_signal().into(),
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: &raw const pid as u64,
+        set_tid_size: 1,
+        cgroup: 0,
+    };
+    call!(__NR_clone3, &raw const arguments, size_of::<clone_args>()).map(|pid| pid as u32)
+}
+
+/// Whose child a new process is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kin {
+    /// The caller's.
+    Child,
+    /// That of the caller's parent.
+    Sibling,
+}
+
+impl Kin {
+    fn flag(self) -> u32 {
+        if self == Self::Sibling { CLONE_PARENT } else { 0 }
+    }
+
+    /// What the parent is sent when it ends; for a sibling it is as the caller's.
+    fn end_signal(self) -> u32 {
+        if self == Self::Child { SIGCHLD } else { 0 }
+    }
+}
+
+/// unshare(2).
+pub fn unshare(flags: u32) -> Result<()> {
+    call!(__NR_unshare, flags).map(drop)
+}
+
+/// setns(2).
+pub fn setns(namespace: Fd, kind: u32) -> Result<()> {
+    call!(__NR_setns, namespace, kind).map(drop)
+}
+
+/// mount(2) of a file system without options of its own.
+pub fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u32) -> Result<()> {
+    let options = core::ptr::null::<u8>();
+    call!(__NR_mount, source, target, kind, flags, options).map(drop)
+}
+
+/// The capabilities of a thread: in each half effective, permitted and inheritable ones.
+pub type Capabilities = [__user_cap_data_struct; 2];
+
+/// Which version of the structure it is, and of which thread: this one.
+fn capability_header() -> __user_cap_header_struct {
+    __user_cap_header_struct { version: _LINUX_CAPABILITY_VERSION_3, pid: 0 }
+}
+
+/// capget(2) of this thread.
+pub fn capabilities() -> Result<Capabilities> {
+    let mut header = capability_header();
+    filled(|into| call!(__NR_capget, &raw mut header, into))
+}
+
+/// capset(2) of this thread.
+pub fn set_capabilities(capabilities: &Capabilities) -> Result<()> {
+    let mut header = capability_header();
+    call!(__NR_capset, &raw mut header, core::ptr::from_ref(capabilities)).map(drop)
+}
+
+/// pidfd_open(2).
+pub fn pidfd_open(pid: u32) -> Result<Fd> {
+    call!(__NR_pidfd_open, pid, 0_u32).map(|fd| Fd(fd as i32))
+}
+
+/// Sends a signal to a process that has been named by a descriptor: pidfd_send_signal(2).
+pub fn pidfd_send_signal(process: Fd, signal: u32) -> Result<()> {
+    let info = core::ptr::null::<siginfo_t>();
+    call!(__NR_pidfd_send_signal, process, signal, info, 0_u32).map(drop)
+}
+
+/// What has become of a child.
+pub struct Change {
+    /// Which child.
+    pub pid: u32,
+    /// `CLD_EXITED` and so on (sigaction(2)).
+    pub code: u32,
+    /// Its exit status, or the signal.
+    pub status: u32,
+}
+
+/// waitid(2): waits for what `flags` say of child `pid`, or of any child. `None` if there is nothing
+/// yet (`WNOHANG`).
+pub fn wait(pid: Option<u32>, flags: u32) -> Result<Option<Change>> {
+    let (which, id) = pid.map_or((P_ALL, 0), |pid| (P_PID, pid));
+    let null = core::ptr::null::<u8>();
+    let info = filled::<siginfo_t>(|into| {
+        again(|| call!(__NR_waitid, which, id, into, flags | __WALL, null))
+    })?;
+    // SAFETY: for waitid the kernel fills in these members; it leaves zeros if there is nothing.
+    let (code, child) = unsafe {
+        let info = &info.__bindgen_anon_1.__bindgen_anon_1;
+        (info.si_code, info._sifields._sigchld)
+    };
+    let change = Change { pid: child._pid as u32, code: code as u32, status: child._status as u32 };
+    Ok((change.pid != 0).then_some(change))
+}
+
 /// Whether the process has such a thread: tgkill(2) with no signal.
 pub fn thread_exists(pid: u32, tid: u32) -> bool {
-    call!(__NR_tgkill, pid, tid, 0_u32) != Err(Errno::ESRCH)
+    send_to_thread(pid, tid, 0) != Err(Errno::ESRCH)
+}
+
+/// tgkill(2).
+pub fn send_to_thread(pid: u32, tid: u32, signal: u32) -> Result<()> {
+    call!(__NR_tgkill, pid, tid, signal).map(drop)
 }
 
 /// The real ids of user and group: getuid(2), getgid(2).
@@ -345,23 +493,23 @@ pub fn prlimit(resource: u32, new: Option<&rlimit64>) -> Result<rlimit64> {
     filled(|old| call!(__NR_prlimit64, 0_u32, resource, new, old))
 }
 
-/// getpriority(2) of this process: the nice value, -20 to 19.
+/// getpriority(2) of this thread: the nice value, -20 to 19.
 pub fn nice() -> Result<i32> {
     // The kernel returns 20 - nice, so that no result looks like an error.
     call!(__NR_getpriority, PRIO_PROCESS, 0_u32).map(|raw| 20 - raw as i32)
 }
 
-/// setpriority(2) of this process.
+/// setpriority(2) of this thread.
 pub fn set_nice(nice: i32) -> Result<()> {
     call!(__NR_setpriority, PRIO_PROCESS, 0_u32, nice).map(drop)
 }
 
-/// ioprio_get(2) of this process.
+/// ioprio_get(2) of this thread.
 pub fn io_priority() -> Result<u32> {
     call!(__NR_ioprio_get, IOPRIO_WHO_PROCESS, 0_u32).map(|priority| priority as u32)
 }
 
-/// ioprio_set(2) of this process.
+/// ioprio_set(2) of this thread.
 pub fn set_io_priority(priority: u32) -> Result<()> {
     call!(__NR_ioprio_set, IOPRIO_WHO_PROCESS, 0_u32, priority).map(drop)
 }
@@ -403,14 +551,14 @@ pub fn set_scheduling(attributes: &SchedulingAttributes) -> Result<()> {
     call!(__NR_sched_setattr, 0_u32, core::ptr::from_ref(attributes), 0_u32).map(drop)
 }
 
-/// sched_getaffinity(2) of this thread: how many bytes of `mask` the kernel filled.
-pub fn affinity(mask: &mut [u64]) -> Result<usize> {
-    call!(__NR_sched_getaffinity, 0_u32, size_of_val(mask), mask.as_mut_ptr())
+/// sched_getaffinity(2) of thread `tid`, of this one for 0: how many bytes of `mask` the kernel filled.
+pub fn affinity(tid: u32, mask: &mut [u8]) -> Result<usize> {
+    call!(__NR_sched_getaffinity, tid, mask.len(), mask.as_mut_ptr())
 }
 
 /// sched_setaffinity(2) of this thread.
-pub fn set_affinity(mask: &[u64]) -> Result<()> {
-    call!(__NR_sched_setaffinity, 0_u32, size_of_val(mask), mask.as_ptr()).map(drop)
+pub fn set_affinity(mask: &[u8]) -> Result<()> {
+    call!(__NR_sched_setaffinity, 0_u32, mask.len(), mask.as_ptr()).map(drop)
 }
 
 /// prctl(2) with one argument.
@@ -455,13 +603,8 @@ pub fn uname() -> Result<new_utsname> {
 /// Whether there is a child, living or dead: waitid(2) without waiting and without reaping.
 /// `None` if there is none, else whether one of them waits to be reaped, and its pid.
 pub fn child() -> Option<Option<u32>> {
-    let flags = WEXITED | WNOHANG | WNOWAIT | __WALL;
-    let null = core::ptr::null::<u8>();
-    let info =
-        filled::<siginfo_t>(|into| call!(__NR_waitid, P_ALL, 0_u32, into, flags, null)).ok()?;
-    // SAFETY: for waitid the kernel fills in this member; it leaves zeros if no child has ended.
-    let pid = unsafe { info.__bindgen_anon_1.__bindgen_anon_1._sifields._sigchld._pid };
-    Some((pid != 0).then_some(pid as u32))
+    let ended = wait(None, WEXITED | WNOHANG | WNOWAIT).ok()?;
+    Some(ended.map(|change| change.pid))
 }
 
 // Memory.
@@ -562,14 +705,36 @@ pub fn pending_signals() -> Result<u64> {
     filled(|set| call!(__NR_rt_sigpending, set, SIGNAL_SET))
 }
 
-/// Takes the next pending signal of `set`, if there is one: rt_sigtimedwait(2) without waiting.
+/// Takes the next pending signal of `set`, if there is one.
 pub fn take_pending(set: u64) -> Option<siginfo_t> {
-    let now = timespec { tv_sec: 0, tv_nsec: 0 };
-    filled(|info| call!(__NR_rt_sigtimedwait, &raw const set, info, &raw const now, SIGNAL_SET))
-        .ok()
+    take_signal(set, Some(&timespec { tv_sec: 0, tv_nsec: 0 })).ok()
 }
 
-/// Queues a signal for the calling process: rt_sigqueueinfo(2). To oneself any `info` may be sent.
+/// Takes the next signal of `set`, which are all blocked, for which it waits: rt_sigtimedwait(2).
+pub fn take_signal(set: u64, timeout: Option<&timespec>) -> Result<siginfo_t> {
+    let timeout = timeout.map_or(core::ptr::null(), core::ptr::from_ref);
+    filled(|info| call!(__NR_rt_sigtimedwait, &raw const set, info, timeout, SIGNAL_SET))
+}
+
+/// Waits for a signal of `set`, which are blocked, and takes it: rt_sigtimedwait(2) without end.
+pub fn wait_for_signal(set: u64) -> Result<siginfo_t> {
+    let never = core::ptr::null::<timespec>();
+    filled(|info| again(|| call!(__NR_rt_sigtimedwait, &raw const set, info, never, SIGNAL_SET)))
+}
+
+/// A descriptor from which signals of `set`, which are blocked, can be read: signalfd4(2).
+pub fn signalfd(set: u64) -> Result<Fd> {
+    // SFD_CLOEXEC and SFD_NONBLOCK are those of open(2) (include/uapi/linux/signalfd.h).
+    let flags = O_CLOEXEC | O_NONBLOCK;
+    call!(__NR_signalfd4, -1_i32, &raw const set, SIGNAL_SET, flags).map(|fd| Fd(fd as i32))
+}
+
+/// kill(2) of a process. With signal 0 it tells whether there is one.
+pub fn kill(pid: u32, signal: u32) -> Result<()> {
+    call!(__NR_kill, pid, signal).map(drop)
+}
+
+/// Queues a signal for a process: rt_sigqueueinfo(2). To oneself any `info` may be sent.
 pub fn queue_to_process(pid: u32, signal: u32, info: *const siginfo_t) -> Result<()> {
     call!(__NR_rt_sigqueueinfo, pid, signal, info).map(drop)
 }
@@ -577,6 +742,102 @@ pub fn queue_to_process(pid: u32, signal: u32, info: *const siginfo_t) -> Result
 /// Queues a signal for the calling thread: rt_tgsigqueueinfo(2).
 pub fn queue_to_thread(pid: u32, tid: u32, signal: u32, info: *const siginfo_t) -> Result<()> {
     call!(__NR_rt_tgsigqueueinfo, pid, tid, signal, info).map(drop)
+}
+
+// Waiting, with the signals open that are not in a mask, and only during the call. What is waited for is
+// the program's, and so are the addresses, which may lead nowhere: `EFAULT`. A signal's handler that
+// ends the wait gives `EINTR`; a further request for a checkpoint what its handler makes of it, for
+// `wait` (see [`wait_call`]).
+
+/// A signal mask of the program's, at an address.
+#[derive(Clone, Copy)]
+pub struct MaskAt(pub u64);
+
+impl Argument for MaskAt {
+    fn argument(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// ppoll(2) of `count` descriptors at `polled`; as long as it takes if there is no time-out.
+///
+/// # Safety
+///
+/// The program expects the kernel to write there.
+pub unsafe fn wait_poll(
+    wait: usize,
+    polled: u64,
+    count: u64,
+    timeout: Option<&mut timespec>,
+    mask: MaskAt,
+) -> Result<usize> {
+    wait!(wait, __NR_ppoll, polled, count, address_of(timeout), mask, SIGNAL_SET)
+}
+
+/// pselect(2) of the `count` lowest descriptors, with the addresses of three sets.
+///
+/// # Safety
+///
+/// The program expects the kernel to write there.
+pub unsafe fn wait_select(
+    wait: usize,
+    count: u64,
+    sets: [u64; 3],
+    timeout: Option<&mut timespec>,
+    mask: MaskAt,
+) -> Result<usize> {
+    let mask = [mask.argument(), SIGNAL_SET];
+    let [read, write, except] = sets;
+    let timeout = address_of(timeout);
+    wait!(wait, __NR_pselect6, count, read, write, except, timeout, mask.as_ptr())
+}
+
+/// epoll_pwait(2), with the address of room for `count` events. The time-out is in milliseconds;
+/// negative, there is none.
+///
+/// # Safety
+///
+/// The program expects the kernel to write there.
+pub unsafe fn wait_epoll(
+    wait: usize,
+    epoll: u64,
+    events: u64,
+    count: u64,
+    timeout: i32,
+    mask: MaskAt,
+) -> Result<usize> {
+    wait!(wait, __NR_epoll_pwait, epoll, events, count, timeout, mask, SIGNAL_SET)
+}
+
+/// rt_sigsuspend(2): always an error.
+pub fn wait_signal(wait: usize, mask: MaskAt) -> Result<usize> {
+    wait!(wait, __NR_rt_sigsuspend, mask, SIGNAL_SET)
+}
+
+/// The address of what may be left out.
+fn address_of<T>(value: Option<&mut T>) -> *mut T {
+    value.map_or(core::ptr::null_mut(), core::ptr::from_mut)
+}
+
+/// Reads `buffer.len()` bytes of this process's memory, of which nothing is known:
+/// process_vm_readv(2). Says whether there are so many.
+pub fn peek(address: u64, buffer: &mut [u8]) -> bool {
+    let local = iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() as u64 };
+    let remote = iovec { iov_base: address as *mut _, iov_len: buffer.len() as u64 };
+    let (local, remote) = (&raw const local, &raw const remote);
+    call!(__NR_process_vm_readv, getpid(), local, 1_u32, remote, 1_u32, 0_u32) == Ok(buffer.len())
+}
+
+/// Writes to this process's memory where it is writable, if it is: process_vm_writev(2).
+///
+/// # Safety
+///
+/// The program expects it.
+pub unsafe fn poke(address: u64, bytes: &[u8]) {
+    let local = iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() as u64 };
+    let remote = iovec { iov_base: address as *mut _, iov_len: bytes.len() as u64 };
+    let (local, remote) = (&raw const local, &raw const remote);
+    let _ = call!(__NR_process_vm_writev, getpid(), local, 1_u32, remote, 1_u32, 0_u32);
 }
 
 // Timers.
@@ -618,6 +879,24 @@ pub fn timer_gettime(id: i32) -> Result<itimerspec> {
 pub fn timer_settime(id: i32, flags: u32, value: &itimerspec) -> Result<()> {
     let null = core::ptr::null::<u8>();
     call!(__NR_timer_settime, id, flags, core::ptr::from_ref(value), null).map(drop)
+}
+
+// Between processes and threads.
+
+/// futex(2): waits while `word` is `value`, until somebody wakes it or, at most, so many nanoseconds. It
+/// may return early.
+pub fn futex_wait(word: &AtomicU32, value: u32, nanoseconds: Option<u64>) -> Result<()> {
+    let time = nanoseconds.map(|time| timespec {
+        tv_sec: (time / 1_000_000_000) as i64,
+        tv_nsec: (time % 1_000_000_000) as i64,
+    });
+    let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    call!(__NR_futex, word.as_ptr(), FUTEX_WAIT, value, time).map(drop)
+}
+
+/// futex(2): wakes all that wait for a change of `word`.
+pub fn futex_wake(word: &AtomicU32) {
+    let _ = call!(__NR_futex, word.as_ptr(), FUTEX_WAKE, i32::MAX);
 }
 
 // What the C library has registered with the kernel.

@@ -1,4 +1,7 @@
 //! Readers of the small files of `/proc` (proc(5)).
+//!
+//! What is a process's is read as the calling thread's, `/proc/thread-self`: there it is still to be had
+//! when the process's first thread has ended before the others.
 
 use core::ffi::CStr;
 
@@ -29,7 +32,7 @@ pub fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8], Errn
 /// in it.
 pub fn auxiliary<const N: usize>(keys: [u32; N]) -> [Option<u64>; N] {
     let mut buffer = [0; 1024];
-    let vector = read_file(c"/proc/self/auxv", &mut buffer).unwrap_or(&[]);
+    let vector = read_file(c"/proc/thread-self/auxv", &mut buffer).unwrap_or(&[]);
     let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
     keys.map(|key| {
         let mut entries = vector.chunks_exact(2 * size_of::<u64>());
@@ -118,7 +121,29 @@ impl Stat {
         use core::fmt::Write;
         let mut path = Line::<32>::new();
         let _ = write!(path, "/proc/{pid}/stat\0");
-        let path = CStr::from_bytes_with_nul(path.as_bytes()).map_err(|_| Errno::EINVAL)?;
+        Self::read(CStr::from_bytes_with_nul(path.as_bytes()).map_err(|_| Errno::EINVAL)?)
+    }
+
+    /// That of this process, as the calling thread has it: of its first thread, once that has ended, the
+    /// kernel tells nothing of memory.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2) and read(2).
+    pub fn of_caller() -> Result<Self, Errno> {
+        Self::read(c"/proc/thread-self/stat")
+    }
+
+    /// That of this process, also where `/proc` is that of another pid namespace.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2) and read(2).
+    pub fn own() -> Result<Self, Errno> {
+        Self::read(c"/proc/self/stat")
+    }
+
+    fn read(path: &CStr) -> Result<Self, Errno> {
         let mut buffer = [0; 1024];
         Self::parse(read_file(path, &mut buffer)?).ok_or(Errno::EINVAL)
     }
@@ -142,6 +167,46 @@ pub fn boot_id() -> [u8; 16] {
     id
 }
 
+/// How far the clocks of this process are ahead of the kernel's own, in nanoseconds
+/// (time_namespaces(7)).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ClockOffsets {
+    /// `CLOCK_MONOTONIC`.
+    pub monotonic: i64,
+    /// `CLOCK_BOOTTIME`.
+    pub boottime: i64,
+}
+
+/// Where they are read, and written for a time namespace that nobody is in yet.
+pub const CLOCK_OFFSETS: &CStr = c"/proc/self/timens_offsets";
+
+/// Those of this process; zeros where there are no time namespaces (before Linux 5.6).
+pub fn clock_offsets() -> ClockOffsets {
+    let mut buffer = [0; 256];
+    ClockOffsets::parse(read_file(CLOCK_OFFSETS, &mut buffer).unwrap_or(&[]))
+}
+
+impl ClockOffsets {
+    /// Lines of the clock, by name or (before Linux 5.7) by number, seconds and nanoseconds.
+    fn parse(text: &[u8]) -> Self {
+        const BILLION: i64 = 1_000_000_000;
+        let mut offsets = Self::default();
+        for line in text.split(|&byte| byte == b'\n') {
+            let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+            let clock = words.next();
+            let mut next = || core::str::from_utf8(words.next()?).ok()?.parse::<i64>().ok();
+            let (Some(seconds), Some(nanoseconds)) = (next(), next()) else { continue };
+            let offset = seconds.wrapping_mul(BILLION).wrapping_add(nanoseconds);
+            match clock {
+                Some(b"monotonic" | b"1") => offsets.monotonic = offset,
+                Some(b"boottime" | b"7") => offsets.boottime = offset,
+                _ => {}
+            }
+        }
+        offsets
+    }
+}
+
 /// Calls `each` for every open descriptor of this process, without the one this takes itself.
 ///
 /// # Errors
@@ -150,12 +215,35 @@ pub fn boot_id() -> [u8; 16] {
 pub fn for_each_descriptor<E: From<Errno>>(
     mut each: impl FnMut(Fd) -> Result<(), E>,
 ) -> Result<(), E> {
+    for_each_number(c"/proc/thread-self/fd", &mut [0; 1024], |directory, fd| {
+        let fd = Fd(fd as i32);
+        if fd == directory { Ok(()) } else { each(fd) }
+    })
+}
+
+/// Calls `each` for every thread of this process. Those that begin or end meanwhile may be missed.
+///
+/// # Errors
+///
+/// Those of open(2) and getdents(2); what `each` fails with ends the listing.
+pub fn for_each_thread<E: From<Errno>>(
+    buffer: &mut [u8],
+    mut each: impl FnMut(u32) -> Result<(), E>,
+) -> Result<(), E> {
+    for_each_number(c"/proc/self/task", buffer, |_, tid| each(tid as u32))
+}
+
+/// Calls `each` with the descriptor of a directory and every name in it that is a number.
+fn for_each_number<E: From<Errno>>(
+    path: &CStr,
+    buffer: &mut [u8],
+    mut each: impl FnMut(Fd, u64) -> Result<(), E>,
+) -> Result<(), E> {
     use linux_raw_sys::general::O_DIRECTORY;
     const NAME: usize = 19; // where the name begins in a struct linux_dirent64 (getdents(2))
-    let directory = call::File::open(c"/proc/self/fd", O_DIRECTORY)?;
-    let mut buffer = [0; 1024];
+    let directory = call::File::open(path, O_DIRECTORY)?;
     loop {
-        let filled = call::getdents64(directory.fd(), &mut buffer)?;
+        let filled = call::getdents64(directory.fd(), buffer)?;
         if filled == 0 {
             return Ok(());
         }
@@ -164,10 +252,8 @@ pub fn for_each_descriptor<E: From<Errno>>(
             let length = usize::from(u16::from_ne_bytes([entries[16], entries[17]]));
             let name = &entries[NAME..length];
             let name = name.split(|&byte| byte == 0).next().unwrap_or(name);
-            if let Some(fd) = number(name, 10).map(|fd| Fd(fd as i32))
-                && fd != directory.fd()
-            {
-                each(fd)?;
+            if let Some(number) = number(name, 10) {
+                each(directory.fd(), number)?;
             }
             entries = &entries[length..];
         }
@@ -207,6 +293,15 @@ mod tests {
         })
         .unwrap();
         assert!(found);
+    }
+
+    #[test]
+    fn offsets_of_clocks() {
+        let text = b"monotonic         -2 500000000\nboottime           3         0\n";
+        let offsets = ClockOffsets { monotonic: -1_500_000_000, boottime: 3_000_000_000 };
+        assert_eq!(ClockOffsets::parse(text), offsets);
+        assert_eq!(ClockOffsets::parse(b"1 -2 500000000\n7 3 0\n"), offsets);
+        assert_eq!(ClockOffsets::parse(b"monotonic 1\n"), ClockOffsets::default());
     }
 
     #[test]

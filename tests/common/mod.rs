@@ -9,6 +9,7 @@
 
 pub mod cargo;
 mod edited;
+mod filter;
 pub mod kernel;
 pub mod machine;
 pub mod maps;
@@ -20,6 +21,7 @@ mod terminal;
 mod watch;
 
 pub use edited::Edited;
+pub use filter::forbid_namespaces;
 pub use place::{Place, User};
 pub use program::{Program, Stream};
 pub use running::{Running, killed_by};

@@ -151,9 +151,20 @@ impl<'p> Program<'p> {
         self.spawn(&self.place.artifact("restart-static"), &[image.into()])
     }
 
+    /// Continues it from `image`, with `options` for `restart-static`.
+    pub fn restart_with(&self, options: &[&str], image: &Path) -> Running {
+        let arguments = options.iter().map(OsString::from).chain(once(image.into()));
+        self.spawn(&self.place.artifact("restart-static"), &arguments.collect::<Vec<_>>())
+    }
+
     /// Continues it from `image`, which must be refused in one line that contains all of `words`.
     pub fn refuses_to_restart(&self, image: &Path, words: &[&str]) {
-        let mut run = self.restart(image);
+        self.refuses_to_restart_with(&[], image, words);
+    }
+
+    /// The same with `options`.
+    pub fn refuses_to_restart_with(&self, options: &[&str], image: &Path, words: &[&str]) {
+        let mut run = self.restart_with(options, image);
         run.close_input();
         let status = run.wait();
         let line = run.errors();

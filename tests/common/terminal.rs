@@ -44,6 +44,9 @@ impl Terminal {
             let mut settings = std::mem::zeroed();
             assert_eq!(libc::tcgetattr(program, &mut settings), 0);
             settings.c_lflag &= !libc::ECHO;
+            // Nor does a key that sends a signal throw away what has been written: a writer that was
+            // waiting for room might not be woken by that.
+            settings.c_lflag |= libc::NOFLSH;
             settings.c_oflag &= !libc::OPOST;
             assert_eq!(libc::tcsetattr(program, libc::TCSANOW, &settings), 0);
         }

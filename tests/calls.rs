@@ -1,0 +1,320 @@
+//! Calls that wait when the checkpoint comes end as if none had come: with the event, after the time
+//! at least, or with `EINTR` by a signal of the program's own, and only then.
+//!
+//! The target checks all that a call tells (tests/targets/calls.c). Here it is disturbed.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, Place, Program, Running, Watch, each_user, random, repetitions};
+use rand::Rng;
+
+/// A call of the target, and what can end it.
+struct Call {
+    name: &'static str,
+    ends: &'static [End],
+    /// Whether it waits on a descriptor that makes the checkpoint refuse.
+    refused: bool,
+    /// Whether musl makes it in a way that shows.
+    in_musl: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Time,
+    Event,
+    Signal,
+}
+use End::{Event, Signal, Time};
+
+const fn call(name: &'static str, ends: &'static [End]) -> Call {
+    Call { name, ends, refused: false, in_musl: true }
+}
+
+const fn epoll(name: &'static str, in_musl: bool) -> Call {
+    Call { name, ends: &[Time, Event, Signal], refused: true, in_musl }
+}
+
+const CALLS: [Call; 20] = [
+    call("sleep", &[Time, Signal]),
+    call("nanosleep", &[Time, Signal]),
+    call("nanosleep_only", &[Time, Signal]),
+    call("clock_nanosleep", &[Time, Signal]),
+    call("until_monotonic", &[Time, Signal]),
+    call("until_realtime", &[Time, Signal]),
+    call("poll", &[Time, Event, Signal]),
+    call("poll_none", &[Time, Signal]),
+    call("ppoll", &[Time, Event, Signal]),
+    call("select", &[Time, Event, Signal]),
+    call("pselect", &[Time, Event, Signal]),
+    epoll("epoll_wait", true),
+    epoll("epoll_pwait", true),
+    // It has no function for this one, and `syscall` does not show the number.
+    epoll("epoll_pwait2", false),
+    call("pause", &[Signal]),
+    call("sigsuspend", &[Signal]),
+    call("sigtimedwait", &[Time, Event]),
+    // Its own begins again after a signal.
+    Call { in_musl: false, ..call("sigtimedwait", &[Signal]) },
+    call("sem_timedwait", &[Time, Signal]),
+    call("cond_timedwait", &[Time]),
+];
+
+/// Long enough for a request to come in between.
+const SHORT: &str = "1000";
+/// Longer than any test.
+const LONG: &str = "1000000";
+
+/// Calls `test` for every call and every end of it, all at once, with both C libraries.
+fn each_call(place: &Place, test: impl Fn(&Call, End, Program<'_>) + Sync) {
+    // Copied here, before many want them at once.
+    for artifact in ["libckpt.so", "restart-static"] {
+        place.artifact(artifact);
+    }
+    for compiler in ["gcc", "musl-gcc"] {
+        let program = place.compiled(compiler, "calls");
+        let (program, test) = (&program, &test);
+        thread::scope(|scope| {
+            for call in CALLS.iter().filter(|call| compiler == "gcc" || call.in_musl) {
+                for &end in call.ends {
+                    let time = if end == Time { SHORT } else { LONG };
+                    let arguments = [call.name, &format!("{end:?}").to_lowercase(), time];
+                    let image = format!("{}-{end:?}-{compiler}", call.name);
+                    let program = program.clone().args(arguments).env("CKPT_FILE", &image);
+                    scope.spawn(move || test(call, end, program.image(&image)));
+                }
+            }
+        });
+    }
+}
+
+/// Starts it, up to where it waits.
+fn start(program: &Program<'_>) -> Running {
+    let mut run = program.start();
+    run.expect("ready");
+    waits(&mut run, |call| call != libc::SYS_write);
+    run
+}
+
+/// Waits until it sleeps in a system call that `is` the one. No event tells that.
+fn waits(run: &mut Running, is: impl Fn(libc::c_long) -> bool) {
+    let path = format!("/proc/{}/syscall", run.pid);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let number = text.split(' ').next().and_then(|number| number.parse().ok());
+        if number.is_some_and(&is) || run.has_ended() {
+            return;
+        }
+        if Instant::now() > deadline {
+            run.fail("it does not wait");
+        }
+        thread::yield_now();
+    }
+}
+
+/// Waits until it waits again after a checkpoint, or has ended.
+fn waits_on(run: &mut Running) {
+    const FINISHING: [libc::c_long; 6] = [
+        libc::SYS_ppoll,
+        libc::SYS_pselect6,
+        libc::SYS_epoll_pwait,
+        libc::SYS_rt_sigsuspend,
+        libc::SYS_rt_sigtimedwait,
+        libc::SYS_futex,
+    ];
+    waits(run, |call| FINISHING.contains(&call));
+}
+
+/// Asks for a checkpoint; returns the image, if there can be one.
+fn ask(call: &Call, run: &mut Running) -> Option<PathBuf> {
+    if !call.refused {
+        return Some(run.checkpoint());
+    }
+    run.ask().expect_err("a refusal");
+    None
+}
+
+/// Ends the call, and sees that it ends as it should.
+fn end(call: &Call, end: End, run: &mut Running) {
+    match end {
+        Time => {}
+        Event if call.name == "sigtimedwait" => run.signal(libc::SIGURG),
+        Event => run.send("event"),
+        Signal => run.signal(libc::SIGUSR1),
+    }
+    is_done(run);
+}
+
+fn is_done(run: &mut Running) {
+    run.expect("done");
+    assert!(run.wait().success());
+}
+
+#[test]
+fn go_on_after_checkpoints() {
+    each_user(|place| {
+        each_call(place, |call, how, program| {
+            let mut run = start(&program);
+            ask(call, &mut run);
+            if how != Time {
+                waits_on(&mut run);
+                ask(call, &mut run);
+                waits_on(&mut run);
+            }
+            end(call, how, &mut run);
+        });
+    });
+}
+
+#[test]
+fn go_on_after_restarts() {
+    each_user(|place| {
+        each_call(place, |call, how, program| {
+            if call.refused {
+                return;
+            }
+            let mut first = start(&program);
+            let image = first.checkpoint();
+            first.kill();
+            let mut second = program.restart(&image);
+            if how == Time {
+                return is_done(&mut second);
+            }
+            // The next image is taken where the wait is finished, and ends no other way.
+            waits_on(&mut second);
+            second.checkpoint();
+            second.kill();
+            let mut third = program.restart(&image);
+            waits_on(&mut third);
+            end(call, how, &mut third);
+        });
+    });
+}
+
+/// A signal of the program's own that comes at any instant of a checkpoint is not lost.
+#[test]
+fn end_by_signals_during_checkpoints() {
+    let random = std::sync::Mutex::new(random());
+    each_user(|place| {
+        each_call(place, |_, how, program| {
+            for _ in 0..if how == Signal { repetitions(3) } else { 0 } {
+                let mut run = start(&program);
+                let delay: Duration =
+                    random.lock().unwrap().random_range(Duration::ZERO..Duration::from_millis(20));
+                run.signal(run.request());
+                thread::sleep(delay); // The point here: to strike somewhere in the checkpoint.
+                run.signal(libc::SIGUSR1);
+                is_done(&mut run);
+            }
+        });
+    });
+}
+
+/// However many requests come during one call, the stack does not grow (the target looks), and what is
+/// left is known.
+#[test]
+fn bear_many_requests() {
+    each_user(|place| {
+        for compiler in ["gcc", "musl-gcc"] {
+            for name in ["nanosleep", "poll", "pause"] {
+                let program = place.compiled(compiler, "calls").args([name, "signal", LONG]);
+                let mut run = start(&program);
+                for _ in 0..repetitions(100) {
+                    run.checkpoint();
+                }
+                run.signal(libc::SIGUSR1);
+                is_done(&mut run);
+            }
+        }
+    });
+}
+
+/// A small alternate stack, as there is for stack overflows, is not waited on, nor do handlers run there
+/// that have not asked for it.
+#[test]
+fn leave_the_alternate_stack() {
+    each_user(|place| {
+        for name in ["nanosleep", "poll", "pause", "sigsuspend", "sem_timedwait", "sigtimedwait"] {
+            let arguments = [name, "signal", LONG, "8192"];
+            let program = place.compiled("gcc", "calls").args(arguments);
+            let mut first = start(&program);
+            for _ in 0..repetitions(20) {
+                first.checkpoint();
+            }
+            waits_on(&mut first);
+            let image = first.checkpoint();
+            first.signal(libc::SIGUSR1);
+            is_done(&mut first);
+            let mut second = program.restart(&image);
+            waits_on(&mut second);
+            second.checkpoint();
+            second.signal(libc::SIGUSR1);
+            is_done(&mut second);
+        }
+    });
+}
+
+/// Nor does the call last longer: it ends in the midst of them.
+#[test]
+fn end_on_time_in_spite_of_requests() {
+    each_user(|place| {
+        for name in ["nanosleep", "poll", "select", "until_monotonic", "sigtimedwait"] {
+            let mut run = start(&place.compiled("gcc", "calls").args([name, "time", "2000"]));
+            let watch = Watch::renames(&place.path(""));
+            run.until("for its end", Some(&watch), |run| {
+                watch.names();
+                if !run.has_ended() {
+                    run.signal(run.request());
+                }
+                run.has_ended().then_some(())
+            });
+            is_done(&mut run);
+        }
+    });
+}
+
+/// A handler that jumps out of the call leaves nothing behind: the next checkpoint is as the first.
+#[test]
+fn may_be_jumped_out_of() {
+    each_user(|place| {
+        for name in ["nanosleep", "poll", "select", "sigtimedwait"] {
+            let program = place.compiled("gcc", "calls").args([name, "jump", SHORT]);
+            let mut first = start(&program);
+            first.checkpoint();
+            first.signal(libc::SIGUSR1);
+            first.expect("jumped");
+            waits(&mut first, |call| call != libc::SYS_write);
+            let image = first.checkpoint();
+            first.kill();
+            is_done(&mut program.restart(&image));
+        }
+    });
+}
+
+/// A write that a pipe has taken in part is completed, in this life and in the next.
+#[test]
+fn write_all() {
+    let complete = |run: &mut Running| {
+        while run.line() != "done" {}
+        assert!(run.wait().success(), "{}", run.all_output());
+        run.all_output().len()
+    };
+    each_user(|place| {
+        for compiler in ["gcc", "musl-gcc"] {
+            let program = place.compiled(compiler, "calls").args(["write", "time", "0"]);
+            let mut first = program.start();
+            first.expect("ready");
+            waits(&mut first, |call| call == libc::SYS_write);
+            first.checkpoint();
+            let copy = place.file("copy", fs::read(first.image()).expect("the image"));
+            assert_eq!(complete(&mut first), "ready\n".len() + 8192 * 80 + "done\n".len());
+            let rest = complete(&mut program.restart(&copy));
+            assert!(rest < 8192 * 80);
+        }
+    });
+}

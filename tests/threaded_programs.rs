@@ -1,0 +1,357 @@
+//! Programs of many threads in the languages and libraries that people write them in: each is
+//! checkpointed at work, killed with SIGKILL and restarted, and its output equals that of a run nobody
+//! disturbed.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::place::{names_in, run};
+use common::{Place, Program, Stream, User, each_user};
+
+/// A program that writes lines to a file, and sleeps for `PACE` milliseconds after each, is struck twice:
+/// in its first life and in the second.
+fn survives(program: Program) {
+    let undisturbed = program.clone().env("PACE", "0").undisturbed("");
+    assert!(undisturbed.lines().count() >= 40, "{undisturbed}");
+    let program = program.env("PACE", "10").into_file("output");
+    let file = program.place.path("output");
+    let mut first = program.start();
+    first.lines_in(&file, 5);
+    let image = first.checkpoint();
+    first.lines_in(&file, 10);
+    first.kill();
+    assert_eq!(first.errors(), "");
+
+    let mut second = program.restart(&image);
+    second.lines_in(&file, 15);
+    let image = second.checkpoint();
+    second.kill();
+    assert_eq!(second.errors(), "");
+
+    for options in [&[][..], &["--ids=new"]] {
+        let mut third = program.restart_with(options, &image);
+        third.ends_well();
+        assert_eq!(program.place.text("output"), undisturbed);
+    }
+}
+
+fn threads_of(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |tasks| tasks.count())
+}
+
+fn python(script: &str) {
+    each_user(|place| survives(place.system("/usr/bin/python3").args(["-c", script])));
+}
+
+#[test]
+fn python_threads_and_queues() {
+    python(
+        r#"
+import hashlib, os, queue, threading, time
+tasks, results, gate = queue.Queue(8), queue.PriorityQueue(), threading.Barrier(4)
+local, lock, total = threading.local(), threading.RLock(), 0
+def work(number):
+    global total
+    local.count = 0
+    gate.wait()
+    while (task := tasks.get(timeout=600)) is not None:
+        local.count += 1
+        digest = hashlib.sha256(str(task).encode() * 3000).hexdigest()
+        with lock, lock: total += int(digest, 16)
+        results.put((task, digest))
+        time.sleep(0.001)
+workers = [threading.Thread(target=work, args=[n], name="worker %d" % n) for n in range(4)]
+for worker in workers: worker.start()
+def feed():
+    for n in range(400): tasks.put(n)
+    for worker in workers: tasks.put(None)
+feeder = threading.Thread(target=feed); feeder.start()
+for n in range(40):
+    print(n, [results.get()[1][:4] for i in range(10)] and len(workers), flush=True)
+    time.sleep(int(os.environ["PACE"]) / 1000)
+for worker in workers: worker.join()
+feeder.join()
+print(total, threading.active_count(), threading.current_thread().name)
+"#,
+    );
+}
+
+#[test]
+fn python_futures() {
+    python(
+        r#"
+from concurrent.futures import ThreadPoolExecutor, as_completed
+import os, threading, time, zlib
+event, condition, turn = threading.Event(), threading.Condition(), 0
+def work(n):
+    time.sleep(0.002)
+    return zlib.crc32(b"%d" % n * 20000)
+def in_turn(n):
+    global turn
+    with condition:
+        condition.wait_for(lambda: turn == n, timeout=600)
+        turn += 1
+        condition.notify_all()
+    return n
+with ThreadPoolExecutor(8) as pool:
+    for batch in range(40):
+        futures = [pool.submit(work, batch * 100 + n) for n in range(10)]
+        print(batch, sum(f.result() for f in as_completed(futures)), flush=True)
+        time.sleep(int(os.environ["PACE"]) / 1000)
+with ThreadPoolExecutor(8) as pool:
+    print(list(pool.map(in_turn, range(8))))
+"#,
+    );
+}
+
+#[test]
+fn python_sqlite3() {
+    python(
+        r#"
+import os, sqlite3, threading, time
+shared, lock = sqlite3.connect(":memory:", check_same_thread=False), threading.Lock()
+shared.execute("create table t(n integer primary key, worker integer, square integer)")
+steps = [threading.Semaphore(0) for n in range(3)]
+done = threading.Semaphore(0)
+def work(number):
+    own = sqlite3.connect(":memory:")
+    own.execute("create table mine(n integer, name text)")
+    for step in range(40):
+        steps[number].acquire()
+        own.executemany("insert into mine values (?, ?)",
+                        [(n, "%x" % (n * 7919)) for n in range(step * 500, step * 500 + 500)])
+        (count, longest), = own.execute("select count(*), max(name) from mine")
+        with lock, shared:
+            shared.execute("insert into t values (?, ?, ?)", (step * 3 + number, number, count ** 2))
+        done.release()
+for n in range(3): threading.Thread(target=work, args=[n]).start()
+for step in range(40):
+    for s in steps: s.release()
+    for s in steps: done.acquire()
+    with lock: print(step, *shared.execute("select count(*), sum(square) from t").fetchone(), flush=True)
+    time.sleep(int(os.environ["PACE"]) / 1000)
+"#,
+    );
+}
+
+#[test]
+fn openmp() {
+    const PROGRAM: &str = r#"
+#include <omp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+static uint64_t mix(uint64_t x) { x *= 0x9e3779b97f4a7c15; return x ^ x >> 29; }
+int main(void) {
+    static uint64_t table[4096];
+    omp_set_num_threads(4);
+    for (int round = 0; round < 100; round++) {
+        uint64_t sum = 0;
+        #pragma omp parallel for schedule(dynamic, 64) reduction(^ : sum)
+        for (int i = 0; i < 4096; i++) {
+            for (int n = 0; n < 100; n++) table[i] = mix(table[i] + i + n);
+            sum ^= table[i];
+        }
+        #pragma omp parallel sections reduction(+ : sum)
+        {
+            #pragma omp section
+            sum += table[1];
+            #pragma omp section
+            sum += table[2];
+        }
+        printf("%d %016llx\n", round, (unsigned long long)sum);
+        fflush(stdout);
+        usleep(1000 * atoi(getenv("PACE")));
+    }
+}
+"#;
+    each_user(|place| {
+        let program = place.c("gcc", &["-O2", "-fopenmp"], "openmp", PROGRAM);
+        // Between two rounds the threads spin, or sleep.
+        for policy in ["active", "passive"] {
+            survives(program.clone().env("OMP_WAIT_POLICY", policy));
+        }
+    });
+}
+
+#[test]
+fn cpp() {
+    const PROGRAM: &str = r#"
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <deque>
+#include <future>
+#include <iostream>
+#include <mutex>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+using namespace std::chrono_literals;
+static unsigned long mix(unsigned long x) { x *= 0x9e3779b97f4a7c15; return x ^ x >> 29; }
+thread_local unsigned long own = 0;
+static unsigned long work(unsigned long seed) {
+    own = seed;
+    for (int i = 0; i < 20000; i++) own = mix(own + i);
+    if (own % 2) throw std::runtime_error(std::to_string(own));
+    return own;
+}
+int main() {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<std::packaged_task<unsigned long()>> queue;
+    bool over = false;
+    std::vector<std::thread> workers;
+    for (int n = 0; n < 4; n++) workers.emplace_back([&] {
+        std::unique_lock lock(mutex);
+        for (;;) {
+            while (queue.empty() && !over) changed.wait_for(lock, 1h);
+            if (queue.empty()) return;
+            auto task = std::move(queue.front());
+            queue.pop_front();
+            lock.unlock();
+            task();
+            lock.lock();
+        }
+    });
+    for (int round = 0; round < 100; round++) {
+        std::vector<std::future<unsigned long>> futures;
+        for (int n = 0; n < 8; n++) {
+            std::packaged_task<unsigned long()> task([=] { return work(round * 10 + n); });
+            futures.push_back(task.get_future());
+            std::lock_guard lock(mutex);
+            queue.push_back(std::move(task));
+            changed.notify_one();
+        }
+        futures.push_back(std::async(std::launch::async, work, round));
+        std::cout << round;
+        for (auto &future : futures)
+            try { std::cout << ' ' << future.get(); }
+            catch (std::runtime_error &error) { std::cout << " thrown " << error.what(); }
+        std::cout << std::endl;
+        std::this_thread::sleep_for(1ms * std::atoi(std::getenv("PACE")));
+    }
+    { std::lock_guard lock(mutex); over = true; }
+    changed.notify_all();
+    for (auto &worker : workers) worker.join();
+}
+"#;
+    each_user(|place| {
+        survives(place.c("g++", &["-x", "c++", "-std=c++17", "-O2", "-pthread"], "cpp", PROGRAM));
+    });
+}
+
+#[test]
+fn rust() {
+    const PROGRAM: &str = r#"
+use std::sync::{Arc, Barrier, Condvar, Mutex, RwLock, mpsc};
+use std::{cell::Cell, thread, time::Duration};
+thread_local!(static OWN: Cell<u64> = const { Cell::new(0) });
+fn work(seed: u64) -> u64 {
+    OWN.set(seed);
+    for n in 0..20_000 { OWN.set((OWN.get() ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(7)) }
+    OWN.get()
+}
+fn main() {
+    let shared = Arc::new((Mutex::new(0u64), Condvar::new(), RwLock::new(0u64), Barrier::new(3)));
+    let (ask, asked) = mpsc::sync_channel::<u64>(2);
+    let (answer, answers) = mpsc::channel();
+    let server = thread::Builder::new().name("server".into()).spawn(move || {
+        for seed in asked { answer.send(work(seed)).unwrap() }
+        thread::current().name().map(String::from)
+    }).unwrap();
+    for round in 0..100u64 {
+        let slices: Vec<u64> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..3).map(|n| {
+                let shared = &shared;
+                scope.spawn(move || {
+                    let value = work(round * 10 + n);
+                    shared.3.wait();
+                    *shared.2.write().unwrap() ^= value;
+                    let mut turn = shared.0.lock().unwrap();
+                    while *turn % 3 != n {
+                        turn = shared.1.wait_timeout(turn, Duration::from_secs(600)).unwrap().0;
+                    }
+                    *turn += 1;
+                    shared.1.notify_all();
+                    value
+                })
+            }).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        ask.send(round).unwrap();
+        let caught = thread::spawn(|| { std::panic::set_hook(Box::new(|_| {})); panic!("7") }).join();
+        println!("{round} {slices:?} {} {} {}", answers.recv().unwrap(),
+                 shared.2.read().unwrap(), caught.unwrap_err().is::<&str>());
+        thread::sleep(Duration::from_millis(std::env::var("PACE").unwrap().parse().unwrap()));
+    }
+    drop(ask);
+    println!("{:?}", server.join().unwrap());
+}
+"#;
+    each_user(|place| {
+        let source = place.file("program.rs", PROGRAM);
+        let program = place.path("program");
+        let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        let rustc = Path::new(env!("CARGO")).with_file_name("rustc");
+        run(Command::new(rustc)
+            .args(["--edition", "2024", "-O", "--target", &target, "-o"])
+            .args([&program, &source]));
+        survives(Program::new(place, program));
+    });
+}
+
+/// Lines to be sorted.
+fn words(lines: u64) -> String {
+    let mut state = 1u64;
+    let mut line = |number| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        format!("{} {number}\n", state >> 40)
+    };
+    (0..lines).map(&mut line).collect()
+}
+
+/// Struck when its threads sort what has been read.
+#[test]
+fn sort() {
+    each_user(|place| {
+        let input = place.file("input", words(1_000_000));
+        let sort = place.system("/usr/bin/sort").stdin(Stream::File(input));
+        let sort = sort.args(["--parallel=4", "-n", "-k", "1"]).into_file("output");
+        sort.start_bare().ends_well();
+        let undisturbed = fs::read(place.path("output")).expect("the output");
+        let mut first = sort.start();
+        let pid = first.pid;
+        first.has_read(1);
+        while threads_of(pid) < 3 {
+            assert!(!first.has_ended(), "it has not made threads");
+            std::thread::yield_now();
+        }
+        let image = first.checkpoint();
+        first.kill();
+        assert_eq!(first.errors(), "");
+        for options in [&[][..], &["--ids=new"]] {
+            sort.restart_with(options, &image).ends_well();
+            assert!(fs::read(place.path("output")).expect("the output") == undisturbed);
+        }
+    });
+}
+
+/// It wakes itself by a pipe, which cannot be restored yet.
+#[test]
+fn xz_is_refused() {
+    let place = Place::new(User::Ordinary);
+    let mut run = place.system("/usr/bin/xz").args(["-T2", "-c"]).stdout(Stream::Null).start();
+    while !names_in(format!("/proc/{}/fd", run.pid).as_ref()).contains(&"4".to_owned()) {
+        assert!(!run.has_ended(), "it has not made its pipe");
+        std::thread::yield_now();
+    }
+    let refused = run.ask();
+    assert!(refused.as_ref().is_err_and(|line| line.contains("pipe")), "{refused:?}");
+    run.close_input();
+    assert!(run.wait().success());
+}
