@@ -225,17 +225,18 @@ fn eu_stack_reads_it() {
 /// Threads, each in a function of its own, where it waits or spins.
 const THREADS: &str = r#"
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <unistd.h>
 
 static sem_t never;
 static volatile int spin;
-static pthread_barrier_t all_there;
+static int there;
 #define THREAD(name) \
     __attribute__((noinline)) static void name##_waits(int depth) { \
         if (depth > 0) name##_waits(depth - 1); \
-        else { pthread_barrier_wait(&all_there); for (;;) WAIT; } \
+        else { __atomic_add_fetch(&there, 1, __ATOMIC_SEQ_CST); for (;;) WAIT; } \
         __asm__ volatile(""); /* no tail call */ \
     } \
     static void *name(void *nothing) { name##_waits(3); return nothing; }
@@ -245,11 +246,10 @@ THREAD(timer)
 
 int main(void) {
     pthread_t thread;
-    pthread_barrier_init(&all_there, NULL, 4);
     pthread_create(&thread, NULL, reader, NULL);
     pthread_create(&thread, NULL, writer, NULL);
     pthread_create(&thread, NULL, timer, NULL);
-    pthread_barrier_wait(&all_there);
+    while (__atomic_load_n(&there, __ATOMIC_SEQ_CST) < 3) sched_yield();
     puts("ready");
     fflush(stdout);
     getchar();

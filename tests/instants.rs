@@ -92,26 +92,26 @@ fn of_a_musl_program() {
 #[test]
 fn of_a_glibc_program_that_makes_threads() {
     let place = Place::new(User::Ordinary);
-    strike(place.compiled("gcc", "thread_churn").args(["1000"]));
+    strike(place.compiled("gcc", "thread_churn").args([work(1000).to_string()]));
 }
 
 #[test]
 fn of_a_musl_program_that_makes_threads() {
     let place = Place::new(User::Ordinary);
-    strike(place.compiled("musl-gcc", "thread_churn").args(["1000"]));
+    strike(place.compiled("musl-gcc", "thread_churn").args([work(1000).to_string()]));
 }
 
 /// No signal that one thread sends to another is lost.
 #[test]
 fn of_a_glibc_program_that_signals_its_threads() {
     let place = Place::new(User::Ordinary);
-    strike(place.compiled("gcc", "thread_ring").args(["50000"]));
+    strike(place.compiled("gcc", "thread_ring").args([work(50_000).to_string()]));
 }
 
 #[test]
 fn of_a_musl_program_that_signals_its_threads() {
     let place = Place::new(User::Ordinary);
-    strike(place.compiled("musl-gcc", "thread_ring").args(["50000"]));
+    strike(place.compiled("musl-gcc", "thread_ring").args([work(50_000).to_string()]));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, Program, Stream, each_user, killed_by, work};
+use common::{Place, Program, Stream, each_user, killed_by, words, work};
 
 /// A program that writes line after line, reads one line of its standard input at the *gate*, and
 /// then writes more. So a checkpoint can strike it at work and can never come too late.
@@ -208,7 +208,7 @@ BEGIN { steps(0, 60); getline; steps(60, 80); print $0, length(text); for (i in 
 
 /// A program that reads the file `input` and writes the file `output`, struck when it has read a
 /// part of the one, and killed when it has read more.
-fn filter(command: &str, arguments: &[&str], input: &[u8]) {
+fn filter(command: &str, arguments: &[&str], input: &str) {
     each_user(|place| {
         let input_file = place.file("input", input);
         let bare = place.system(command).args(arguments).stdin(Stream::File(input_file));
@@ -223,16 +223,6 @@ fn filter(command: &str, arguments: &[&str], input: &[u8]) {
         program.restart(&image).ends_well();
         assert!(place.text("output") == place.text("undisturbed"), "{command}");
     });
-}
-
-/// Something to read that can be compressed, but not much: so many lines, or fewer on a slow machine.
-fn words(lines: usize) -> Vec<u8> {
-    let mut state = 1u64;
-    let mut line = |number| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        format!("{} {number}\n", state >> 40)
-    };
-    (0..work(lines)).map(&mut line).collect::<String>().into_bytes()
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn pages_never_touched() {
         &place,
         "NORESERVE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000\n\
          big = mmap.mmap(-1, 64 << 30, NORESERVE)\n\
+         big.madvise(mmap.MADV_NOHUGEPAGE)\n\
          for gigabyte in range(64): big[gigabyte << 30] = gigabyte",
     );
     let (mut run, length, _) = restarted(&program);

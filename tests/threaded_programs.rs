@@ -5,11 +5,10 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use common::place::{names_in, run};
-use common::{Place, Program, Stream, User, each_user};
+use common::{Place, Program, Stream, User, cargo, each_user, not_run, words};
 
 /// A program that writes lines to a file, and sleeps for `PACE` milliseconds after each, is struck twice:
 /// in its first life and in the second.
@@ -293,26 +292,18 @@ fn main() {
     println!("{:?}", server.join().unwrap());
 }
 "#;
+    let Some(rustc) = cargo::rustc() else {
+        return not_run("threads of a program in Rust: there is no compiler to make it");
+    };
     each_user(|place| {
         let source = place.file("program.rs", PROGRAM);
         let program = place.path("program");
         let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let rustc = Path::new(env!("CARGO")).with_file_name("rustc");
-        run(Command::new(rustc)
+        run(Command::new(&rustc)
             .args(["--edition", "2024", "-O", "--target", &target, "-o"])
             .args([&program, &source]));
         survives(Program::new(place, program));
     });
-}
-
-/// Lines to be sorted.
-fn words(lines: u64) -> String {
-    let mut state = 1u64;
-    let mut line = |number| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        format!("{} {number}\n", state >> 40)
-    };
-    (0..lines).map(&mut line).collect()
 }
 
 /// Struck when its threads sort what has been read.

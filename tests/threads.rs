@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Place, Program, Running, User, each_user, killed_by, repetitions};
+use common::{Place, Program, Running, User, each_user, killed_by, repetitions, work};
 
 /// The targets, each with how many roles a thread can have in it.
 const CREWS: [(&str, usize); 3] = [("thread_waits", 8), ("thread_locks", 7), ("thread_selves", 7)];
@@ -81,7 +81,7 @@ fn crews_with_musl() {
 fn a_thousand(compiler: &str) {
     let place = Place::new(User::Ordinary);
     for (crew, _) in CREWS {
-        survives(&place.compiled(compiler, crew), 1000, 0, SAME_IDS);
+        survives(&place.compiled(compiler, crew), work(1000), 0, SAME_IDS);
     }
 }
 
@@ -120,7 +120,7 @@ fn a_hundred_generations() {
     let place = Place::new(User::Ordinary);
     for (crew, _) in CREWS {
         let program = place.compiled("gcc", crew).args(["8"]);
-        let mut run = generations(&program, repetitions(100).max(100), SAME_IDS);
+        let mut run = generations(&program, repetitions(100), SAME_IDS);
         run.quit();
         assert_eq!(run.errors(), "");
     }
@@ -135,7 +135,7 @@ fn a_hundred_checkpoints() {
             let program = place.compiled(compiler, crew).args([roles.to_string()]);
             let mut run = program.start();
             run.expect("ready");
-            for checkpoint in 1..=repetitions(100).max(100) {
+            for checkpoint in 1..=repetitions(100) {
                 run.checkpoint();
                 if checkpoint % 10 == 0 {
                     run.check();
@@ -213,7 +213,7 @@ fn a_thread_that_blocks_everything() {
                     exit(0);
                 }"#,
             )
-            .env("CKPT_STOP_TIMEOUT", "0.3");
+            .env("CKPT_STOP_TIMEOUT", "1");
             let mut run = program.start();
             run.expect("ready");
             run.reads_stdin();
@@ -331,7 +331,7 @@ fn the_end_is_the_threads() {
 fn threads_that_make_children() {
     let place = Place::new(User::Ordinary);
     for compiler in ["gcc", "musl-gcc"] {
-        let program = place.compiled(compiler, "thread_forks").args(["1000"]);
+        let program = place.compiled(compiler, "thread_forks").args([work(1000).to_string()]);
         for _ in 0..repetitions(5) {
             let mut run = program.start();
             run.expect("start");
@@ -340,7 +340,7 @@ fn threads_that_make_children() {
             }
             run.kill();
             let mut run = program.restart(&program.image);
-            run.expect("3000");
+            run.expect(&(3 * work(1000)).to_string());
             run.ends_well();
         }
     }

@@ -67,6 +67,17 @@ pub fn work(usual: usize) -> usize {
     repetitions(usual).min(usual)
 }
 
+/// Something to read that can be sorted, and compressed, but not much: so many lines, or fewer on a slow
+/// machine.
+pub fn words(lines: usize) -> String {
+    let mut state = 1u64;
+    let mut line = |number| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        format!("{} {number}\n", state >> 40)
+    };
+    (0..work(lines)).map(&mut line).collect()
+}
+
 /// All of `cases`, or on a slow machine some of them at random.
 pub fn cases<T: Clone>(cases: &[T]) -> Vec<T> {
     let count = work(cases.len());
