@@ -9,12 +9,12 @@
 //! look like:
 //!
 //! ```text
-//!   pthread_mutex_t   | lock | count | OWNER | users | kind | ...
-//!   pthread_rwlock_t  | readers | writers | phase | writers' futex | 0 | 0 | WRITER | shared | ...
+//!   pthread_mutex_t   | lock | count | OWNER | users | kind | spins | previous    | next        |
+//!   pthread_rwlock_t  | readers | writers | phase | writers' futex | 0 | 0 | WRITER | shared | 0 | 0 | 0 | 0 | flags |
 //! ```
 //!
-//! Five words, or eight, that must all fit: a thread id, which is rarely a number that a program
-//! computes with, in the midst of what only a lock has.
+//! Ten words, or thirteen, that must all fit, at an address that such a lock has: a thread id is rarely
+//! a number that a program computes with, but the upper half of an address may well be one.
 
 use core::ops::RangeInclusive;
 
@@ -150,34 +150,40 @@ fn is_searched(record: &Mapping) -> bool {
 
 /// Hands over what is at `address`, if it is the owner of a lock.
 fn hand_over_if_lock(record: &Mapping, address: u64, old: u32, new: u32) {
-    // Where the owner is in the one and in the other, and how long what is looked at is.
+    /// What C says of both.
+    const ALIGNMENT: u64 = 8;
+    // Where the owner is in the one and in the other.
     const OWNER: u64 = 8;
-    const MUTEX: u64 = 20;
     const WRITER: u64 = 24;
-    const RWLOCK: u64 = 32;
-    let words = |offset: u64, length: u64| {
+    let lock = |offset: u64, length: usize| {
         let start = address.checked_sub(offset)?;
-        let inside = start >= record.start && start + length <= record.end;
-        inside.then_some(start as *const u32)
+        let inside = start >= record.start && start + length as u64 <= record.end;
+        (inside && start.is_multiple_of(ALIGNMENT)).then_some(start)
     };
-    // SAFETY: inside of the mapping, and aligned as `address` is.
+    // SAFETY: inside of the mapping, and aligned.
     unsafe {
-        if let Some(start) = words(OWNER, MUTEX)
-            && is_mutex(&*start.cast::<[u32; 5]>(), old)
+        if let Some(start) = lock(OWNER, size_of::<Mutex>())
+            && is_mutex(&*(start as *const Mutex), old)
         {
             replace(address, old, new);
-            replace_owner(start as u64, old, new);
-        } else if let Some(start) = words(WRITER, RWLOCK)
-            && is_write_locked(&*start.cast::<[u32; 8]>())
+            replace_owner(start, old, new);
+        } else if let Some(start) = lock(WRITER, size_of::<RwLock>())
+            && is_write_locked(&*(start as *const RwLock))
         {
             replace(address, old, new);
         }
     }
 }
 
-/// Whether the words are the beginning of a glibc mutex that thread `tid`, its owner, holds, and of
-/// a kind that cares (nptl/pthreadP.h).
-fn is_mutex(&[lock, count, _, users, kind]: &[u32; 5], tid: u32) -> bool {
+/// The words of a glibc mutex (sysdeps/nptl/bits/struct_mutex.h).
+type Mutex = [u32; 10];
+
+/// The words of a glibc read-write lock (bits/struct_rwlock.h).
+type RwLock = [u32; 13];
+
+/// Whether the words are those of a mutex that thread `tid`, its owner, holds, and of a kind that
+/// cares (nptl/pthreadP.h).
+fn is_mutex(&[lock, count, _, users, kind, spins, list @ ..]: &Mutex, tid: u32) -> bool {
     const TYPE: u32 = 3;
     const RECURSIVE: u32 = 1;
     const ERROR_CHECKING: u32 = 2;
@@ -198,17 +204,24 @@ fn is_mutex(&[lock, count, _, users, kind]: &[u32; 5], tid: u32) -> bool {
         ERROR_CHECKING => true,
         _ => kind & (ROBUST | INHERIT) != 0,
     };
-    locked && cares
+    // The holder of a robust one has it in its list; nobody has any other.
+    let listed = list != [0; 4];
+    locked && cares && spins == 0 && listed == (kind & ROBUST != 0)
 }
 
-/// Whether the words are the beginning of a glibc read-write lock that is held for writing
+/// Whether the words are those of a read-write lock that is held for writing
 /// (nptl/pthread_rwlock_common.c).
-fn is_write_locked(words: &[u32; 8]) -> bool {
+fn is_write_locked(words: &RwLock) -> bool {
     const WRITE_PHASE_AND_LOCKED: u32 = 3;
-    let &[readers, _, phase_futex, writers_futex, padding, more_padding, _, shared] = words;
+    let &[readers, _, phase_futex, writers_futex, pad3, pad4, _, shared, padding @ .., flags] =
+        words;
+    /// The highest that PTHREAD_RWLOCK_PREFER_… has.
+    const PREFERENCES: u32 = 2;
     readers & WRITE_PHASE_AND_LOCKED == WRITE_PHASE_AND_LOCKED
         && phase_futex & 1 == 1
         && writers_futex & 1 == 1
-        && [padding, more_padding] == [0, 0]
+        && [pad3, pad4] == [0, 0]
         && shared <= 1
+        && padding == [0; 4]
+        && flags <= PREFERENCES
 }

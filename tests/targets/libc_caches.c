@@ -5,7 +5,8 @@
  * A C library keeps the number of the process or thread in places the kernel knows nothing of:
  * the owner of a mutex, of a lock for writing, of a FILE; musl's raise and pthread_kill take it
  * from the thread descriptor. If a restarted process had another number than it remembers, each
- * of these would go wrong in its own way. All are held here while a checkpoint comes.
+ * of these would go wrong in its own way. All are held here while a checkpoint comes. What only
+ * happens to contain the same number stays as it is.
  *
  * It talks like the other targets (examples/targets/protocol/mod.rs): prints `ready`; answers
  * each line `check` with `ok` or `FAIL: ...`; after `quit`, or the end of stdin, lets all locks
@@ -37,6 +38,18 @@ static FILE *stream;
 static int has_inheriting; /* priority inheritance needs the kernel's help */
 static volatile sig_atomic_t urgent;
 
+/* Numbers in the midst of which is the process's, as in a mutex, but at an address where none is:
+ * the upper half of a pointer, say. And where one may be, but followed by what no mutex has. */
+enum { DECOYS = 2, WORDS = 12 };
+static int decoys[DECOYS][WORDS] __attribute__((aligned(8)));
+static int number; /* the process's, when it began */
+
+static int in_decoy(int decoy, int word)
+{
+    const int owner = decoy == 0 ? 3 : 2;
+    return word == owner ? number : 1;
+}
+
 static void on_urgent(int signal)
 {
     (void)signal;
@@ -63,6 +76,11 @@ static int set_up(void)
 {
     const int stalled = PTHREAD_MUTEX_STALLED, none = PTHREAD_PRIO_NONE;
     struct sigaction action = {.sa_handler = on_urgent, .sa_flags = SA_RESTART};
+
+    number = getpid();
+    for (int decoy = 0; decoy < DECOYS; decoy++)
+        for (int word = 0; word < WORDS; word++)
+            decoys[decoy][word] = in_decoy(decoy, word);
 
     EXPECT(1, make_locked(&normal, PTHREAD_MUTEX_NORMAL, stalled, none));
     EXPECT(1, make_locked(&recursive, PTHREAD_MUTEX_RECURSIVE, stalled, none));
@@ -95,6 +113,10 @@ static int check(void)
     EXPECT(EBUSY, pthread_rwlock_tryrdlock(&rwlock));
     EXPECT(0, ftrylockfile(stream));
     funlockfile(stream);
+
+    for (int decoy = 0; decoy < DECOYS; decoy++)
+        for (int word = 0; word < WORDS; word++)
+            EXPECT(in_decoy(decoy, word), decoys[decoy][word]);
 
     EXPECT(syscall(SYS_getpid), getpid());
     EXPECT(0, raise(SIGURG));
