@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ckpt_image::record::{Clocks, Process, kind};
+use common::answers::{answer, python};
 use common::{Edited, Place, Program, Running, User, each_user, forbid_namespaces};
 
 const HOST: &str = "--clock=host";
@@ -17,26 +18,6 @@ const CONTINUE: &str = "--clock=continue";
 /// Seconds, in nanoseconds.
 const fn seconds(count: u64) -> u64 {
     count * 1_000_000_000
-}
-
-/// Answers questions.
-const SCRIPT: &str = "
-import os, sys, time
-def status(key):
-    lines = open('/proc/self/status').read().splitlines()
-    return next(line.split()[1] for line in lines if line.startswith(key + ':'))
-print('ready', flush=True)
-for line in sys.stdin:
-    print(eval(line), flush=True)
-";
-
-fn python(place: &Place) -> Program<'_> {
-    place.system("/usr/bin/python3").args(["-S", "-c", SCRIPT])
-}
-
-fn answer(run: &mut Running, question: &str) -> String {
-    run.send(question);
-    run.line()
 }
 
 const WHO: &str = "os.getuid(), os.getgid(), status('CapEff'), status('CapPrm'), status('CapInh')";

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use ckpt_image::record::{Process, kind};
+use common::answers::{answer, python};
 use common::{Edited, Place, Program, Running, User, each_user, forbid_namespaces, killed_by};
 
 const SAME: &str = "--ids=same";
@@ -32,22 +33,6 @@ fn each_way(test: impl Fn(&Place, &str)) {
             test(&Place::new(user), way);
         }
     }
-}
-
-/// Says what it is asked.
-const SCRIPT: &str = "
-import os, sys
-first = os.getpid()
-def status(key):
-    lines = open('/proc/self/status').read().splitlines()
-    return next(line.split()[1] for line in lines if line.startswith(key + ':'))
-print('ready', flush=True)
-for line in sys.stdin:
-    print(eval(line), flush=True)
-";
-
-fn python(place: &Place) -> Program<'_> {
-    place.system("/usr/bin/python3").args(["-S", "-c", SCRIPT])
 }
 
 /// Echoes lines, and says at once which signals have come.
@@ -92,11 +77,6 @@ fn started(program: &Program) -> Running {
     let mut run = program.start();
     run.expect("ready");
     run
-}
-
-fn answer(run: &mut Running, question: &str) -> String {
-    run.send(question);
-    run.line()
 }
 
 /// What a program knows of who it is.

@@ -59,7 +59,7 @@ use linux_raw_sys::ptrace::{
 use static_assertions::{assert_eq_size, const_assert, const_assert_eq};
 
 use crate::outcome::RESTARTED;
-use crate::{CallMade, WaitsFor};
+use crate::{CallMade, WaitsFor, WeakSymbols};
 
 /// This machine in ELF headers (`EM_AARCH64`).
 pub const ELF_MACHINE: u16 = 183;
@@ -326,9 +326,6 @@ pub unsafe extern "C" fn wait_call(
         ".cfi_endproc",
     )
 }
-
-/// The type of [`resume`], as `restart-static` calls it at the address the image names.
-pub type Resume = unsafe extern "C" fn(*const Context, usize, usize, *mut u32) -> !;
 
 /// clone(2), `number` and all, or clone3(2): calls `function(argument)` in the child, which has a stack
 /// of its own. Returns the child's id, or `-errno`.
@@ -819,13 +816,6 @@ impl SignalFrame {
         Some(CallMade { number: regs[8].try_into().ok()?, arguments, first_is_known })
     }
 
-    /// Whether `call` can be the system call that has just had its result, going by the arguments but
-    /// the first, and the number.
-    pub fn agrees_with(&self, call: &CallMade) -> bool {
-        let regs = &self.context.registers.regs;
-        regs[1..6] == call.arguments[1..] && regs[8] == call.number.into()
-    }
-
     /// Gives the system call another result.
     pub fn set_result(&mut self, result: isize) {
         self.context.registers.regs[0] = result as u64;
@@ -1058,19 +1048,6 @@ impl CpuState {
     /// Adds what the frame of another thread holds. Only the lengths of vectors are a thread's own.
     pub fn include(&mut self, _: &SignalFrame) {}
 
-    /// The bytes of it, as an image holds them.
-    pub fn as_bytes(&self) -> &[u8; size_of::<Self>()] {
-        // SAFETY: plain numbers without padding.
-        unsafe { &*ptr::from_ref(self).cast() }
-    }
-
-    /// What an image holds, if it is as long as it must be.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes = bytes.first_chunk::<{ size_of::<Self>() }>()?;
-        // SAFETY: plain numbers, for which any bytes are valid.
-        Some(unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) })
-    }
-
     /// Asks the kernel for what the process has chosen: lengths of vectors, keys. Whether it got them is
     /// for [`CpuState::of_this_cpu`] to tell. Returns what should be said of it, though all may well
     /// work.
@@ -1286,15 +1263,6 @@ unsafe extern "C" fn trace_parent(exchange: *mut u8) -> ! {
         // SAFETY: ends this child.
         unsafe { syscall(__NR_exit, [0; 6]) };
     }
-}
-
-/// Symbols that the C library of the program may have; null where it does not.
-pub struct WeakSymbols {
-    /// `ptrdiff_t __rseq_offset`: the rseq area from the thread pointer (glibc 2.35).
-    pub rseq_offset: *const isize,
-    /// `__libc_stack_end`: there in every program with glibc, for whose start-up code it is, linked
-    /// statically too, where `gnu_get_libc_version` is left out unless the program calls it.
-    pub libc_stack_end: *const u8,
 }
 
 impl WeakSymbols {

@@ -46,6 +46,33 @@ pub mod outcome {
     pub const FAILED: u64 = 2;
 }
 
+/// The type of [`resume`], as `restart-static` calls it at the address the image names.
+pub type Resume = unsafe extern "C" fn(*const Context, usize, usize, *mut u32) -> !;
+
+impl CpuState {
+    /// The bytes of it, as an image holds them.
+    pub fn as_bytes(&self) -> &[u8; size_of::<Self>()] {
+        // SAFETY: plain numbers without padding.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+
+    /// What an image holds, if it is as long as it must be.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.first_chunk::<{ size_of::<Self>() }>()?;
+        // SAFETY: plain numbers, for which any bytes are valid.
+        Some(unsafe { core::ptr::read_unaligned(bytes.as_ptr().cast()) })
+    }
+}
+
+/// Symbols that the C library of the program may have; null where it does not.
+pub struct WeakSymbols {
+    /// `ptrdiff_t __rseq_offset`: the rseq area from the thread pointer (glibc 2.35).
+    pub rseq_offset: *const isize,
+    /// `__libc_stack_end`: there in every program with glibc, for whose start-up code it is, linked
+    /// statically too, where `gnu_get_libc_version` is left out unless the program calls it.
+    pub libc_stack_end: *const u8,
+}
+
 /// A system call of the program's.
 #[derive(Clone, Copy)]
 pub struct CallMade {

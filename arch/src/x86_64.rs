@@ -44,7 +44,7 @@ use linux_raw_sys::general::{__NR_pause, __NR_poll, __NR_select, ARCH_SET_FS, si
 use static_assertions::{const_assert, const_assert_eq};
 
 use crate::outcome::RESTARTED;
-use crate::{CallMade, WaitsFor};
+use crate::{CallMade, WaitsFor, WeakSymbols};
 
 /// This machine in ELF headers (`EM_X86_64`).
 pub const ELF_MACHINE: u16 = 62;
@@ -294,9 +294,6 @@ pub unsafe extern "C" fn wait_call(
         ".cfi_endproc",
     )
 }
-
-/// The type of [`resume`], as `restart-static` calls it at the address the image names.
-pub type Resume = unsafe extern "C" fn(*const Context, usize, usize, *mut u32) -> !;
 
 /// clone(2), `number` and all, or clone3(2): calls `function(argument)` in the child, which has a stack
 /// of its own. Returns the child's id, or `-errno`.
@@ -740,11 +737,6 @@ impl SignalFrame {
         [rdi, rsi, rdx, r10, r8, r9]
     }
 
-    /// Whether `call` can be the system call that has just had its result, going by the arguments.
-    pub fn agrees_with(&self, call: &CallMade) -> bool {
-        self.arguments() == call.arguments
-    }
-
     /// Gives the system call another result.
     pub fn set_result(&mut self, result: isize) {
         self.context.rax = result as u64;
@@ -1015,19 +1007,6 @@ impl CpuState {
         }
     }
 
-    /// The bytes of it, as an image holds them.
-    pub fn as_bytes(&self) -> &[u8; size_of::<Self>()] {
-        // SAFETY: plain numbers without padding.
-        unsafe { &*core::ptr::from_ref(self).cast() }
-    }
-
-    /// What an image holds, if it is as long as it must be.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes = bytes.first_chunk::<{ size_of::<Self>() }>()?;
-        // SAFETY: plain numbers, for which any bytes are valid.
-        Some(unsafe { core::ptr::read_unaligned(bytes.as_ptr().cast()) })
-    }
-
     /// What a signal frame can hold on this CPU and in this process.
     pub fn of_this_cpu(_: [u64; 2]) -> Self {
         let features = permitted_features();
@@ -1114,15 +1093,6 @@ fn enabled_features() -> u64 {
 /// (Documentation/arch/x86/xstate.rst; Linux 5.16).
 fn permitted_features() -> u64 {
     enabled_features() & arch_prctl_read(ARCH_GET_XCOMP_PERM).unwrap_or(u64::MAX)
-}
-
-/// Symbols that the C library of the program may have; null where it does not.
-pub struct WeakSymbols {
-    /// `ptrdiff_t __rseq_offset`: the rseq area from the thread pointer (glibc 2.35).
-    pub rseq_offset: *const isize,
-    /// `__libc_stack_end`: there in every program with glibc, for whose start-up code it is, linked
-    /// statically too, where `gnu_get_libc_version` is left out unless the program calls it.
-    pub libc_stack_end: *const u8,
 }
 
 impl WeakSymbols {

@@ -57,17 +57,18 @@ use core::cell::Cell;
 use core::ptr;
 
 use ckpt_arch::{CallMade, SignalFrame, WaitsFor, leave_for_stack, return_through};
-use ckpt_sys::call::{self, MaskAt};
+use ckpt_sys::call::{self, MaskAt, STOPS, signal_bit};
+use ckpt_sys::timer::BILLION;
 use ckpt_sys::{Errno, Fd, timer};
 use linux_raw_sys::general::{
     __NR_write, _NSIG, CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_TAI, F_GETFL,
     FUTEX_CMD_MASK, FUTEX_WAIT, FUTEX_WAIT_BITSET, O_NONBLOCK, PIPE_BUF, POLLOUT, S_IFIFO, S_IFMT,
-    SIGCHLD, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH, TIMER_ABSTIME, pollfd,
-    siginfo_t, timespec, timeval,
+    SIGCHLD, SIGCONT, SIGURG, SIGWINCH, TIMER_ABSTIME, pollfd, siginfo_t, timespec, timeval,
 };
 
 use crate::config::config;
-use crate::{handler, threads};
+use crate::handler::{self, DEFAULT, IGNORE};
+use crate::threads;
 
 /// The call that the request has ended.
 pub struct UnderWay {
@@ -101,7 +102,7 @@ const NEVER: u64 = u64::MAX;
 
 /// How long at most a wait lasts before it looks at a clock that may be set, or go on while the
 /// machine sleeps; nanoseconds.
-const LOOK: u64 = 1_000_000_000;
+const LOOK: u64 = BILLION;
 
 impl Wait {
     /// Until `left` nanoseconds after `now`.
@@ -147,13 +148,11 @@ impl Wait {
     }
 }
 
-/// Looks what the signal of `frame` has ended. `known` is the call that the thread was in a moment
-/// before, if that is known from elsewhere.
-pub fn under_way(frame: &SignalFrame, known: Option<CallMade>) -> UnderWay {
+/// Looks what the signal of `frame` has ended.
+pub fn under_way(frame: &SignalFrame) -> UnderWay {
     let requested = call::clock(CLOCK_MONOTONIC as i32);
     const EINTR: isize = -(Errno::EINTR.0 as isize);
-    let known = known.filter(|call| frame.agrees_with(call));
-    let made = || known.or_else(|| frame.call_made(call::peek));
+    let made = || frame.call_made(call::peek);
     let call = if let Some(wait) = frame.wait_under_way() {
         Some(Call::Ours(wait as *const Wait))
     } else {
@@ -224,8 +223,6 @@ fn partial_write(call: CallMade, count: usize) -> Option<Call> {
         && call::fcntl(fd, F_GETFL, 0).is_ok_and(|flags| flags & O_NONBLOCK == 0);
     partial.then_some(Call::Write(call, count))
 }
-
-const BILLION: u64 = 1_000_000_000;
 
 /// The time at `address` in nanoseconds.
 fn timespec_at(address: u64) -> Option<u64> {
@@ -469,16 +466,11 @@ fn write_timeval(address: u64, wait: &Wait) {
     unsafe { call::poke(address, bytemuck::bytes_of(&[time.tv_sec, time.tv_usec])) };
 }
 
-/// The bit of a signal in a mask.
-fn bit(signal: u32) -> u64 {
-    1 << (signal - 1)
-}
-
-/// Those of `signals`, less those with a handler of ours, whose disposition is as `is` says, given the handler (0 is the
-/// default, 1 to ignore it) and its mask.
+/// Those of `signals`, less those with a handler of ours, whose disposition is as `is` says, given the
+/// handler, or the constant in its place, and its mask.
 fn disposed(signals: u64, is: impl Fn(u32, usize, u64) -> bool) -> u64 {
     (1..=_NSIG)
-        .filter(|&signal| signals & bit(signal) != 0)
+        .filter(|&signal| signals & signal_bit(signal) != 0)
         .filter(|&signal| {
             // SAFETY: only asks.
             unsafe { call::sigaction(signal, None) }.is_ok_and(|action| {
@@ -486,11 +478,8 @@ fn disposed(signals: u64, is: impl Fn(u32, usize, u64) -> bool) -> u64 {
                 !handler::is_ours(&action) && is(signal, address, action.sa_mask.sig[0])
             })
         })
-        .fold(0, |all, signal| all | bit(signal))
+        .fold(0, |all, signal| all | signal_bit(signal))
 }
-
-const DEFAULT: usize = 0;
-const IGNORE: usize = 1;
 
 /// Those of `signals` that have a handler of the program's.
 fn with_handler(signals: u64) -> u64 {
@@ -499,7 +488,7 @@ fn with_handler(signals: u64) -> u64 {
 
 /// Whether, in a call with this mask, there may have been a handler in which the request was blocked.
 fn another_may_have_ended_it(mask: u64) -> bool {
-    let request = bit(config().signal);
+    let request = signal_bit(config().signal);
     disposed(!mask, |_, handler, blocked| handler > IGNORE && blocked & request != 0) != 0
 }
 
@@ -514,9 +503,8 @@ fn effective(signals: u64) -> u64 {
 /// rt_sigtimedwait(2) for the set at `set`, in a program whose mask is `mask`. What else is open there
 /// is waited for, too, and put back when it comes.
 fn wait_for_signal(set: u64, info_at: u64, wait: &Wait, mask: u64) -> Option<Result<usize, Errno>> {
-    const STOPS: u64 = 1 << (SIGTSTP - 1) | 1 << (SIGTTIN - 1) | 1 << (SIGTTOU - 1);
     let set = number_at(set)?;
-    let requests = bit(config().signal) | bit(threads::STOP);
+    let requests = signal_bit(config().signal) | signal_bit(threads::STOP);
     let others = (effective(!mask) | requests & !mask) & !set;
     loop {
         let left = wait.left();
@@ -527,9 +515,8 @@ fn wait_for_signal(set: u64, info_at: u64, wait: &Wait, mask: u64) -> Option<Res
             Err(Errno::EAGAIN | Errno::EINTR) => continue,
             Err(errno) => return Some(Err(errno)),
         };
-        // SAFETY: a siginfo_t begins with its number whatever else it holds.
-        let signal = unsafe { info.__bindgen_anon_1.__bindgen_anon_1.si_signo } as u32;
-        if set & bit(signal) != 0 {
+        let signal = call::signal_of(&info);
+        if set & signal_bit(signal) != 0 {
             if info_at != 0 {
                 // SAFETY: the program wants it there; any bytes may be looked at as bytes.
                 unsafe {
@@ -541,11 +528,11 @@ fn wait_for_signal(set: u64, info_at: u64, wait: &Wait, mask: u64) -> Option<Res
         }
         let _ = call::queue_to_thread(call::getpid(), call::gettid(), signal, &info);
         let is_request = signal == config().signal || threads::is_to_stop(&info);
-        if !is_request && bit(signal) & STOPS == 0 {
+        if !is_request && signal_bit(signal) & STOPS == 0 {
             return Some(Err(Errno::EINTR)); // and it is delivered as the handler returns
         }
         // A request, or a stop: let it come, and it alone.
-        let open = !bit(signal);
+        let open = !signal_bit(signal);
         let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
         let at = MaskAt(&raw const open as u64);
         // SAFETY: there are no descriptors.

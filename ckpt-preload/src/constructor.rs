@@ -7,7 +7,7 @@ use ckpt_arch::{Context, outcome, save_context_then};
 use ckpt_sys::call::{self, ALL_SIGNALS};
 use ckpt_sys::{Errno, Line, proc, signal_name};
 
-use linux_raw_sys::auxvec::AT_RSEQ_FEATURE_SIZE;
+use linux_raw_sys::auxvec::{AT_PAGESZ, AT_RSEQ_FEATURE_SIZE};
 
 use crate::config::{Config, Unusable, config_mut, for_each_variable};
 use crate::scratch::Scratch;
@@ -69,9 +69,10 @@ fn not_active(why: core::fmt::Arguments<'_>) -> NotActive {
 fn configure(config: &mut Config) -> Result<(), NotActive> {
     // SAFETY: the constructor is the first to use them.
     let buffers = unsafe { config.scratch.buffers() };
-    config.page_size = proc::page_size();
+    let [page_size, rseq_features] = proc::auxiliary([AT_PAGESZ, AT_RSEQ_FEATURE_SIZE]);
+    config.page_size = page_size.unwrap_or(4096);
+    config.rseq_features = rseq_features.unwrap_or(0) as u32;
     config.libc = LibcRecord::find();
-    config.rseq_features = proc::auxiliary([AT_RSEQ_FEATURE_SIZE])[0].unwrap_or(0) as u32;
 
     let mut result = config.set_file(b"mycheckpoint");
     let environment =

@@ -67,8 +67,6 @@ fn action(handler: usize, flags: u32) -> kernel_sigaction {
 /// Gives `signal` back the disposition `before`, by default the default one, unless somebody else has
 /// a handler by now. Where it is pending without a handler it is forgotten, which comes of ignoring it.
 pub fn uninstall(signal: u32, before: Option<kernel_sigaction>) {
-    const DEFAULT: usize = 0; // SIG_DFL
-    const IGNORE: usize = 1; // SIG_IGN
     if !is_installed(signal) {
         return;
     }
@@ -92,6 +90,11 @@ pub fn is_ours(action: &kernel_sigaction) -> bool {
     address_of(action) == handle as *const () as usize
 }
 
+/// `SIG_DFL`, where a handler's address would be.
+pub const DEFAULT: usize = 0;
+/// `SIG_IGN`, likewise.
+pub const IGNORE: usize = 1;
+
 /// The address of a handler, or the constant in its place.
 pub fn address_of(action: &kernel_sigaction) -> usize {
     action.sa_handler_kernel.map_or(0, |handler| handler as usize)
@@ -100,7 +103,6 @@ pub fn address_of(action: &kernel_sigaction) -> usize {
 /// Calls the handler that the program has for a signal that is borrowed, if one that was sent is meant
 /// for it.
 fn pass_on(signal: i32, info: *const siginfo_t, frame: *mut SignalFrame) {
-    const IGNORE: usize = 1;
     let Some(action) = threads::kept(signal as u32) else { return };
     let address = address_of(&action);
     if address > IGNORE {
@@ -171,7 +173,7 @@ unsafe extern "C" fn handle(signal: i32, info: *const siginfo_t, frame: *mut Sig
         return pass_on(signal, info, frame);
     }
     // SAFETY: the kernel has put it there, for this handler alone.
-    let call = calls::under_way(unsafe { &*frame }, None);
+    let call = calls::under_way(unsafe { &*frame });
     // SAFETY: the kernel has filled it in.
     let outcome = match role(unsafe { &*info }) {
         Role::Leader => lead(info, frame),

@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 
 use ckpt_image::Full;
-use ckpt_sys::call::{self, STDERR};
+use ckpt_sys::call::{self, STDERR, signal_bit};
 use ckpt_sys::{Errno, Escaped, Line};
 use linux_raw_sys::general::{SIGPIPE, SIGXFSZ};
 
@@ -52,7 +52,7 @@ pub fn not_written(why: fmt::Arguments<'_>) -> Failure {
 /// may be reading. All signals are blocked; one that comes of the writing, as nobody reads or the
 /// file may not become longer, is taken back, since it would kill the program.
 pub fn line(text: fmt::Arguments<'_>) {
-    const OF_WRITING: u64 = 1 << (SIGPIPE - 1) | 1 << (SIGXFSZ - 1);
+    const OF_WRITING: u64 = signal_bit(SIGPIPE) | signal_bit(SIGXFSZ);
     if !call::is_writable(STDERR) {
         return;
     }

@@ -4,7 +4,7 @@ use bytemuck::Zeroable;
 use ckpt_arch::SignalFrame;
 use ckpt_image::NoteWriter;
 use ckpt_image::record::{self, Disposition, Pending, kind};
-use ckpt_sys::call::{self, ALL_SIGNALS};
+use ckpt_sys::call::{self, ALL_SIGNALS, signal_bit};
 use ckpt_sys::lines::number;
 use ckpt_sys::{Errno, proc, timer};
 use linux_raw_sys::general::{_NSIG, SI_TIMER, siginfo_t};
@@ -108,8 +108,7 @@ fn take_all(room: &mut [Pending], text: &mut [u8]) -> usize {
 /// 0, to the process.
 pub fn take_one(set: u64, to_thread: u32) -> Option<Pending> {
     let info = call::take_pending(set)?;
-    // SAFETY: a siginfo_t begins with its number whatever else it holds.
-    let signal = unsafe { info.__bindgen_anon_1.__bindgen_anon_1.si_signo } as u32;
+    let signal = call::signal_of(&info);
     // SAFETY: it is 128 bytes, which were zeros before the kernel filled them in.
     let info = unsafe { core::mem::transmute::<siginfo_t, [u8; 128]>(info) };
     Some(Pending { signal, to_thread, info })
@@ -156,7 +155,7 @@ pub fn is_default(signal: u32) -> bool {
 /// Whether a pending signal belongs into the image. One that would end or stop the program and is
 /// only held up by the handler was meant for this process; it would undo every restart.
 fn survives(signal: u32, mask: u64) -> bool {
-    let blocked = mask & 1 << (signal - 1) != 0;
+    let blocked = mask & signal_bit(signal) != 0;
     blocked || !is_default(signal)
 }
 

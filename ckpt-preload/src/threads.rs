@@ -36,8 +36,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use ckpt_arch::{Context, SignalFrame, outcome, save_context_then};
 use ckpt_image::record::{Pending, Thread};
+use ckpt_sys::call::{self, signal_bit};
 use ckpt_sys::lines::number;
-use ckpt_sys::{Errno, Line, call, proc};
+use ckpt_sys::timer::BILLION;
+use ckpt_sys::{Errno, Line, proc};
 use linux_raw_sys::general::{CLOCK_MONOTONIC, SI_QUEUE, kernel_sigaction, siginfo_t};
 
 use crate::config::config;
@@ -134,9 +136,8 @@ fn mark() -> *mut core::ffi::c_void {
     (&raw const MARK).cast_mut().cast()
 }
 
-/// Stops all other threads; returns how many there are. If not all of them stop, none is stopped any
-/// more, and a line says which did not.
-pub fn stop(text: &mut [u8], asked: &mut [u32]) -> Result<usize, Failure> {
+/// Stops all other threads. If not all of them stop, a line says which did not.
+pub fn stop(text: &mut [u8], asked: &mut [u32]) -> Result<(), Failure> {
     let own = call::gettid();
     TAKEN.store(0, SeqCst);
     PARKED.store(0, SeqCst);
@@ -158,7 +159,7 @@ pub fn stop(text: &mut [u8], asked: &mut [u32]) -> Result<usize, Failure> {
         })
         .or_report(format_args!("listing the threads"))?;
         if missing.is_none() && PARKED.load(SeqCst) == before && thread_count(text) == Some(count) {
-            return Ok(count - 1);
+            return Ok(());
         }
         if let Some(tid) = missing
             && now() > deadline
@@ -177,8 +178,6 @@ pub fn stop(text: &mut [u8], asked: &mut [u32]) -> Result<usize, Failure> {
         }
     }
 }
-
-const BILLION: u64 = 1_000_000_000;
 
 fn now() -> u64 {
     call::clock(CLOCK_MONOTONIC as i32)
@@ -199,7 +198,7 @@ fn thread_count(text: &mut [u8]) -> Option<usize> {
 
 /// Whether thread `tid` has ended, and is there only because others of the process are not: the first
 /// one, that is.
-pub fn has_ended(tid: u32) -> bool {
+fn has_ended(tid: u32) -> bool {
     tid == call::getpid()
         && status_of(tid, b"State", |state| matches!(state[0], b'Z' | b'X')) == Some(true)
 }
@@ -274,10 +273,10 @@ fn unblocked_signal(tid: u32) -> Option<u32> {
         signals
     };
     let blocked = signal_set(tid, b"SigBlk")?;
-    if blocked & bit(STOP) == 0 && handler::is_installed(STOP) {
+    if blocked & signal_bit(STOP) == 0 && handler::is_installed(STOP) {
         return None; // It will come to it; and another one it may take itself, by `sigwait`.
     }
-    let request = Some(config().signal).filter(|&signal| blocked & bit(signal) == 0);
+    let request = Some(config().signal).filter(|&signal| blocked & signal_bit(signal) == 0);
     borrow(&REAL_TIME, blocked).or(request)
 }
 
@@ -286,7 +285,7 @@ fn unblocked_signal(tid: u32) -> Option<u32> {
 fn borrow(signals: &[u32], blocked: u64) -> Option<u32> {
     let is_free = |signal: &u32| {
         let unused = is_borrowed(*signal) || *signal == STOP || signals::is_default(*signal);
-        blocked & bit(*signal) == 0 && unused
+        blocked & signal_bit(*signal) == 0 && unused
     };
     let signal = signals.iter().copied().find(is_free)?;
     if !is_borrowed(signal) {
@@ -295,7 +294,7 @@ fn borrow(signals: &[u32], blocked: u64) -> Option<u32> {
             // SAFETY: only the leader comes here, and nobody has read it yet.
             unsafe { *KEPT.0.get() = Some(before) };
         }
-        BORROWED.fetch_or(bit(signal), SeqCst);
+        BORROWED.fetch_or(signal_bit(signal), SeqCst);
     }
     Some(signal)
 }
@@ -313,13 +312,9 @@ pub fn kept(signal: u32) -> Option<kernel_sigaction> {
     if signal == STOP { unsafe { *KEPT.0.get() } } else { None }
 }
 
-fn bit(signal: u32) -> u64 {
-    1 << (signal - 1)
-}
-
 /// Whether `signal` has our handler for the time of this round only.
 pub fn is_borrowed(signal: u32) -> bool {
-    BORROWED.load(SeqCst) & bit(signal) != 0
+    BORROWED.load(SeqCst) & signal_bit(signal) != 0
 }
 
 /// Sends thread `tid` the signal that stops it.
@@ -335,7 +330,7 @@ fn send(tid: u32, signal: u32) -> Result<(), Errno> {
 /// Lets the threads go that are parked, in this process or in the one that was checkpointed.
 pub fn release() {
     let borrowed = BORROWED.swap(0, SeqCst);
-    for signal in (1..=64).filter(|&signal| borrowed & bit(signal) != 0) {
+    for signal in (1..=64).filter(|&signal| borrowed & signal_bit(signal) != 0) {
         handler::uninstall(signal, kept(signal));
     }
     if ROUND.swap(0, SeqCst) != 0 {

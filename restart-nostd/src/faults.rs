@@ -2,13 +2,13 @@
 //! SIGSEGV or SIGBUS; here that is one more line that says what is wrong.
 
 use ckpt_arch::signal_return;
-use ckpt_sys::call::{self, ALL_SIGNALS};
+use ckpt_sys::call::{self, ALL_SIGNALS, signal_bit};
 use linux_raw_sys::general::{SA_RESTORER, SIGBUS, SIGSEGV, kernel_sigaction, kernel_sigset_t};
 
 use crate::report::{OrFail, fail};
 
 /// The signals of a wrong address, as a mask.
-pub const FAULTS: u64 = 1 << (SIGSEGV - 1) | 1 << (SIGBUS - 1);
+pub const FAULTS: u64 = signal_bit(SIGSEGV) | signal_bit(SIGBUS);
 
 /// Lets a wrong address end the process with a line. To be called again where this program has moved.
 pub fn catch() {

@@ -27,6 +27,8 @@ pub struct Image {
     pub head_bytes: &'static [u8],
     /// The length of the file.
     pub length: u64,
+    /// What the bytes of the head say.
+    head: Head<'static>,
 }
 
 impl Image {
@@ -68,12 +70,20 @@ impl Image {
             Ok(_) => failed(&Invalid::Truncated(head_length)),
             Err(errno) => failed(&errno),
         }
-        let image = Self { path, fd, head_bytes, length };
         match Head::parse(head_bytes, length) {
-            Ok(head) => image.check_padding(&head),
+            Ok(head) => {
+                let image = Self { path, fd, head_bytes, length, head };
+                image.check_padding(&head);
+                image
+            }
             Err(why) => failed(&why),
         }
-        image
+    }
+
+    /// The same image, whose path and the bytes of whose head are now elsewhere in memory.
+    pub fn moved_to(&self, path: &'static CStr, head_bytes: &'static [u8]) -> Self {
+        let head = Head::parse(head_bytes, self.length).unwrap_or_else(|why| self.fail(&why));
+        Self { path, head_bytes, head, ..*self }
     }
 
     /// Refuses anything but zeros between the head and the pages.
@@ -90,9 +100,9 @@ impl Image {
         }
     }
 
-    /// The head, which has been understood before.
+    /// The head.
     pub fn head(&self) -> Head<'static> {
-        Head::parse(self.head_bytes, self.length).unwrap_or_else(|why| self.fail(&why))
+        self.head
     }
 
     /// Ends the process with a line that names the image.
@@ -156,8 +166,8 @@ impl Image {
     }
 
     /// Whether a mapping of the image holds `length` bytes at `address`.
-    pub fn has_memory(head: &Head<'static>, address: u64, length: u64) -> bool {
-        let mut mappings = head.mappings().into_iter().flatten();
+    pub fn has_memory(&self, address: u64, length: u64) -> bool {
+        let mut mappings = self.head.mappings().into_iter().flatten();
         mappings.any(|(mapping, _)| {
             mapping.start <= address && address.saturating_add(length) <= mapping.end
         })

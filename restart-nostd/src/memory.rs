@@ -85,9 +85,7 @@ pub fn check(image: &Image, head: &Head<'static>) {
 /// Refuses guard pages that are in no memory of the image's.
 fn check_guards(image: &Image, head: &Head<'static>) {
     let mut ranges = image.records::<Range>(head, kind::GUARDS);
-    if !ranges
-        .all(|Range { start, end }| start < end && Image::has_memory(head, start, end - start))
-    {
+    if !ranges.all(|Range { start, end }| start < end && image.has_memory(start, end - start)) {
         image.fail(&Invalid::Damaged);
     }
 }

@@ -178,7 +178,7 @@ pub unsafe fn move_away(image: Image, go_on: fn(Image, &Place) -> !) -> ! {
         let head_bytes = core::slice::from_raw_parts(head_at as *const u8, image.head_bytes.len());
         let go_on = at(go_on as usize as u64) as usize;
         arrival.write(Arrival {
-            image: Image { path: core::ffi::CStr::from_ptr(path), head_bytes, ..image },
+            image: image.moved_to(core::ffi::CStr::from_ptr(path), head_bytes),
             place: Place {
                 start: new,
                 length,

@@ -35,12 +35,12 @@
 use core::mem::size_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use ckpt_sys::call::{self, ALL_SIGNALS, Change, Fd, Kin};
+use ckpt_sys::call::{self, ALL_SIGNALS, Change, Fd, Kin, STOPS, signal_bit};
 use ckpt_sys::{Errno, proc};
 use linux_raw_sys::general::{
     _NSIG, CLD_CONTINUED, CLD_EXITED, CLD_STOPPED, CLD_TRAPPED, MAP_ANONYMOUS, MAP_SHARED,
-    PROT_READ, PROT_WRITE, SI_KERNEL, SI_TKILL, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTSTP,
-    SIGTTIN, SIGTTOU, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED, siginfo_t,
+    PROT_READ, PROT_WRITE, SI_KERNEL, SI_TKILL, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, WCONTINUED,
+    WEXITED, WNOHANG, WNOWAIT, WSTOPPED, siginfo_t,
 };
 use linux_raw_sys::prctl::PR_SET_DUMPABLE;
 
@@ -196,7 +196,7 @@ impl Crew {
             while let Some(info) = call::take_pending(ALL_SIGNALS) {
                 let signal = Signal::of(&info);
                 if !signal.is_of_child() && signal.number != QUESTION {
-                    board.got.fetch_or(bit(signal.number), SeqCst);
+                    board.got.fetch_or(signal_bit(signal.number), SeqCst);
                 }
             }
             // In this order: what it leaves behind becomes init's before its end is known.
@@ -246,10 +246,10 @@ impl Crew {
     /// has come later, since it takes the first one back where that is pending.
     fn was_sent_to_all(&self, signal: &Signal, watcher: u32) -> bool {
         let answers = self.ask(watcher);
-        let own = bit(signal.number);
+        let own = signal_bit(signal.number);
         let contrary = match signal.number {
             SIGCONT => STOPS,
-            _ if own & STOPS != 0 => bit(SIGCONT),
+            _ if own & STOPS != 0 => signal_bit(SIGCONT),
             _ => 0,
         };
         let got = self.board.got.fetch_and(!own, SeqCst);
@@ -297,7 +297,7 @@ impl Crew {
                     stop_by(change.status, program);
                     // What the watcher has got, and this one does not wait for any more.
                     let pending = call::pending_signals().unwrap_or(0);
-                    self.board.got.fetch_and(!(STOPS | bit(SIGCONT)) | pending, SeqCst);
+                    self.board.got.fetch_and(!(STOPS | signal_bit(SIGCONT)) | pending, SeqCst);
                 }
                 CLD_CONTINUED => {}
                 code => {
@@ -353,14 +353,6 @@ impl Signal {
     }
 }
 
-/// The signals by which the terminal stops a process.
-const STOPS: u64 = bit(SIGTSTP) | bit(SIGTTIN) | bit(SIGTTOU);
-
-/// A signal in a mask.
-const fn bit(signal: u32) -> u64 {
-    1 << (signal - 1)
-}
-
 /// Whether the program has stopped, and the supervisor has not yet: after what it is about to send on,
 /// if that continues a process.
 fn has_stopped(program: u32) -> bool {
@@ -381,9 +373,9 @@ fn stop_by(signal: u32, program: u32) {
     // A SIGCONT that comes from here on takes it back.
     let _ = set_default(signal).and_then(|()| call::kill(own, signal));
     if is_continued() {
-        let _ = call::take_pending(bit(signal));
+        let _ = call::take_pending(signal_bit(signal));
     }
-    let _ = call::set_signal_mask(ALL_SIGNALS & !bit(signal));
+    let _ = call::set_signal_mask(ALL_SIGNALS & !signal_bit(signal));
     let _ = call::set_signal_mask(ALL_SIGNALS);
 }
 
@@ -393,7 +385,7 @@ fn die_of(signal: u32) -> ! {
     // SAFETY: changes no memory.
     let _ = unsafe { call::prctl(PR_SET_DUMPABLE, NOT_DUMPABLE) };
     let _ = set_default(signal).and_then(|()| call::kill(call::getpid(), signal));
-    let _ = call::set_signal_mask(ALL_SIGNALS & !bit(signal));
+    let _ = call::set_signal_mask(ALL_SIGNALS & !signal_bit(signal));
     // Only as pid 1 one survives that.
     call::exit_group(128 + signal)
 }

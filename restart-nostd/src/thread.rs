@@ -2,8 +2,8 @@
 //! into the program.
 
 use ckpt_arch::{Context, Resume, ThreadPointers, set_vector_lengths};
+use ckpt_image::Invalid;
 use ckpt_image::record::{CPUS, Thread};
-use ckpt_image::{Head, Invalid};
 use ckpt_sys::Errno;
 use ckpt_sys::call::{self, SchedulingAttributes};
 use linux_raw_sys::prctl::{PR_SET_NAME, PR_SET_TIMERSLACK};
@@ -15,11 +15,11 @@ use crate::place::Place;
 use crate::report::{OrFail, note};
 
 /// Refuses a thread that is in no memory of the image's.
-pub fn check(image: &Image, head: &Head<'static>, thread: &Thread) {
+pub fn check(image: &Image, thread: &Thread) {
     let Thread { resume, context, frame, tid_address, tid_cache, held_mutexes, .. } = *thread;
     let needed = [resume, context, frame];
     let optional = [tid_address, tid_cache, held_mutexes];
-    let lies_in_memory = |&address: &u64| Image::has_memory(head, address, size_of::<u64>() as u64);
+    let lies_in_memory = |&address: &u64| image.has_memory(address, size_of::<u64>() as u64);
     // SAFETY: this program has no thread-local storage.
     let pointers_are_possible = unsafe { pointers_of(thread).set() } == 0;
     if !pointers_are_possible

@@ -70,9 +70,8 @@ pub fn check(image: &Image) {
     if !whole || count(image) == 0 {
         image.fail(&Invalid::Damaged);
     }
-    let head = image.head();
     for (record, _) in of_image(image) {
-        thread::check(image, &head, &record);
+        thread::check(image, &record);
     }
 }
 

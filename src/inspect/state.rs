@@ -8,6 +8,7 @@ use ckpt_image::record::{
     Attributes, Descriptor, Disposition, IntervalTimer, Pending, Thread, Timer, all,
     all_with_tails, descriptor, first, kind, libc as library, text,
 };
+use ckpt_sys::call::signal_bit;
 use ckpt_sys::{Escaped, signal_name};
 
 use super::registers::ThreadStatus;
@@ -61,7 +62,7 @@ fn thread_attributes(out: &mut dyn Write, thread: &Thread, affinity: &[u8]) -> R
 
 /// The signals of a mask, by name.
 fn signals_in(mask: u64) -> impl Iterator<Item = impl std::fmt::Display> {
-    (1..=64).filter(move |signal| mask & 1 << (signal - 1) != 0).map(signal_name)
+    (1..=64).filter(move |&signal| mask & signal_bit(signal) != 0).map(signal_name)
 }
 
 fn signals(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {

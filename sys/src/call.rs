@@ -11,6 +11,7 @@ use linux_raw_sys::prctl::prctl_mm_map;
 use linux_raw_sys::system::new_utsname;
 
 use crate::Errno;
+use crate::timer::{nanoseconds_of, timespec_of};
 
 /// A result of the kernel's.
 type Result<T> = core::result::Result<T, Errno>;
@@ -24,6 +25,14 @@ pub const STDERR: Fd = Fd(2);
 
 /// The signal mask with every signal in it.
 pub const ALL_SIGNALS: u64 = u64::MAX;
+
+/// The bit of a signal in a mask.
+pub const fn signal_bit(signal: u32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// The signals by which the terminal stops a process.
+pub const STOPS: u64 = signal_bit(SIGTSTP) | signal_bit(SIGTTIN) | signal_bit(SIGTTOU);
 
 /// Bytes in the kernel's signal set.
 const SIGNAL_SET: usize = size_of::<u64>();
@@ -710,6 +719,12 @@ pub fn take_pending(set: u64) -> Option<siginfo_t> {
     take_signal(set, Some(&timespec { tv_sec: 0, tv_nsec: 0 })).ok()
 }
 
+/// The number of the signal that `info` tells of.
+pub fn signal_of(info: &siginfo_t) -> u32 {
+    // SAFETY: a siginfo_t begins with its number whatever else it holds.
+    unsafe { info.__bindgen_anon_1.__bindgen_anon_1.si_signo as u32 }
+}
+
 /// Takes the next signal of `set`, which are all blocked, for which it waits: rt_sigtimedwait(2).
 pub fn take_signal(set: u64, timeout: Option<&timespec>) -> Result<siginfo_t> {
     let timeout = timeout.map_or(core::ptr::null(), core::ptr::from_ref);
@@ -845,7 +860,7 @@ pub unsafe fn poke(address: u64, bytes: &[u8]) {
 /// clock_gettime(2), nanoseconds.
 pub fn clock(clock: i32) -> u64 {
     let time = filled::<timespec>(|into| call!(__NR_clock_gettime, clock, into));
-    time.map_or(0, |time| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    time.map_or(0, nanoseconds_of)
 }
 
 /// getitimer(2).
@@ -886,10 +901,7 @@ pub fn timer_settime(id: i32, flags: u32, value: &itimerspec) -> Result<()> {
 /// futex(2): waits while `word` is `value`, until somebody wakes it or, at most, so many nanoseconds. It
 /// may return early.
 pub fn futex_wait(word: &AtomicU32, value: u32, nanoseconds: Option<u64>) -> Result<()> {
-    let time = nanoseconds.map(|time| timespec {
-        tv_sec: (time / 1_000_000_000) as i64,
-        tv_nsec: (time % 1_000_000_000) as i64,
-    });
+    let time = nanoseconds.map(timespec_of);
     let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     call!(__NR_futex, word.as_ptr(), FUTEX_WAIT, value, time).map(drop)
 }

@@ -5,7 +5,8 @@ use linux_raw_sys::general::{TIMER_ABSTIME, itimerspec, timespec};
 use crate::Errno;
 use crate::call;
 
-const BILLION: u64 = 1_000_000_000;
+/// Nanoseconds in a second.
+pub const BILLION: u64 = 1_000_000_000;
 
 /// Nanoseconds as the kernel has them.
 pub fn timespec_of(nanoseconds: u64) -> timespec {

@@ -7,6 +7,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
+pub mod answers;
 pub mod cargo;
 mod edited;
 mod filter;
