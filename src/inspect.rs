@@ -1,5 +1,6 @@
 //! `ckpt inspect IMAGE`: what is in an image, for people.
 
+mod descriptors;
 mod image;
 mod memory;
 mod registers;
@@ -38,6 +39,7 @@ pub fn run(out: &mut dyn Write, path: &Path, flags: bool) -> Result<()> {
     out.flush()?;
     let damaged = page.checksums(out)?;
     state::print(out, &head)?;
+    descriptors::print(out, &head)?;
     memory::print(out, &head, flags)?;
     if damaged > 0 {
         bail!(named(Error::msg(Invalid::Checksum)));

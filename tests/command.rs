@@ -188,7 +188,7 @@ fn check_says_no_of_a_signal_that_would_not_arrive() {
 fn check_says_no_of_what_a_checkpoint_would_refuse() {
     for (setting, word) in [
         ("import socket; pair = socket.socketpair()", "socket"),
-        ("import os; ends = os.pipe()", "pipe"),
+        ("import os; parent = os.pidfd_open(os.getppid())", "pidfd"),
         ("import os; os.fork() or os._exit(0)", "child"),
     ] {
         each_user(|place| {

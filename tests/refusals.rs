@@ -99,19 +99,60 @@ fn a_listening_socket() {
     refuses_descriptor("s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()", "socket");
 }
 
+/// A ring of io_uring(7), whose system call has the same number everywhere.
+const RING: &str = "import ctypes; ring = ctypes.CDLL(None).syscall(425, 4, bytes(120))";
+
 #[test]
-fn a_pipe() {
-    refuses_descriptor("ends = os.pipe()", "pipe");
+fn an_io_uring() {
+    refuses_descriptor(RING, "io_uring");
+}
+
+/// With `CKPT_FORCE` there is an image all the same, in which the descriptor fails.
+#[test]
+fn an_io_uring_by_force() {
+    each_user(|place| {
+        let script = format!(
+            "import os\n{RING}\nprint('ready', flush=True); input()\n\
+             try: os.read(ring, 1)\n\
+             except OSError as error: print('it fails:', error.errno, os.open('/', 0), flush=True)"
+        );
+        let program = place.system("/usr/bin/python3").args(["-c", &script]);
+        let mut run = program.clone().env("CKPT_FORCE", "1").start();
+        run.expect("ready");
+        run.reads_stdin();
+        let line = run.says_while_it_writes();
+        assert!(line.contains("descriptor 3") && line.contains("io_uring"), "{line}");
+        run.kill();
+        let mut run = program.restart(&program.image);
+        run.send("");
+        run.expect("it fails: 9 4");
+        assert!(run.wait().success());
+        let errors = run.errors();
+        assert!(errors.contains("descriptor 3") && errors.contains("fails"), "{errors}");
+    });
 }
 
 #[test]
-fn an_epoll_set() {
-    refuses_descriptor("e = select.epoll()", "poll");
-}
-
-#[test]
-fn an_eventfd() {
-    refuses_descriptor("e = os.eventfd(1)", "eventfd");
+fn a_pipe_to_another_process() {
+    each_user(|place| {
+        // A grandchild, which is nobody's child any more.
+        let mut run = python(
+            place,
+            "ends = os.pipe(); others = os.pipe()\n\
+             if os.fork() == 0:\n    \
+                 if os.fork() == 0:\n        \
+                     signal.alarm(300); os.write(others[1], str(os.getpid()).encode())\n        \
+                     signal.pause()\n    \
+                 os._exit(0)\n\
+             os.wait(); os.close(ends[1]); grandchild = os.read(others[0], 100)\n\
+             print(grandchild.decode(), file=open('grandchild', 'w'))",
+        );
+        let grandchild = place.text("grandchild").trim().parse().expect("its number");
+        run.refuses(&["descriptor 3", "a pipe to process", &format!("{grandchild}")]);
+        // SAFETY: a system call without pointers. The grandchild waits to be killed.
+        unsafe { libc::kill(grandchild, libc::SIGKILL) };
+        is_unharmed(run);
+    });
 }
 
 #[test]
@@ -135,11 +176,6 @@ fn a_memfd() {
 }
 
 #[test]
-fn a_deleted_file() {
-    refuses_descriptor("f = open('gone', 'w'); os.unlink('gone')", "deleted");
-}
-
-#[test]
 fn a_lock() {
     refuses_descriptor(
         "import fcntl; f = open('locked', 'w'); fcntl.lockf(f, fcntl.LOCK_EX)",
@@ -158,12 +194,12 @@ fn not_for_ever() {
     each_user(|place| {
         let program = place.system("/usr/bin/python3").args([
             "-c",
-            "import os; ends = os.pipe(); print('ready', flush=True); input(); \
-             [os.close(end) for end in ends]; print('closed', flush=True); print(input())",
+            "import os; other = os.pidfd_open(os.getppid()); print('ready', flush=True); input(); \
+             os.close(other); print('closed', flush=True); print(input())",
         ]);
         let mut run = program.start();
         run.expect("ready");
-        run.refuses(&["descriptor 3", "pipe"]);
+        run.refuses(&["descriptor 3", "pidfd"]);
         run.send("");
         run.expect("closed");
         run.reads_stdin();

@@ -66,7 +66,7 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
         .and_then(|()| signals::capture_pending(&mut notes, frame, taken));
     signals::put_back(taken)?;
     captured?;
-    files::capture(&mut notes, text)?;
+    let files = files::capture(&mut notes, text)?;
     process::capture_attributes(&mut notes, text)?;
     process::capture_clocks(&mut notes)?;
 
@@ -76,6 +76,7 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
     let count = segments::find(mappings, headers, &page_map, pagemap)?;
     writer::write(Contents {
         notes,
+        files,
         headers: &mut headers[..count],
         checksums: &mut checksums[..count],
         pages,

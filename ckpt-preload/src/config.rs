@@ -37,6 +37,8 @@ pub struct Config {
     pub stop_timeout: u64,
     /// Whether successes are reported, too.
     pub verbose: bool,
+    /// Whether there is to be an image though a descriptor in it will fail.
+    pub force: bool,
     /// How much of file mappings is stored.
     pub content: Content,
     /// Bytes in a page.
@@ -60,6 +62,7 @@ static CONFIG: Shared = Shared(UnsafeCell::new(Config {
     interval: 0,
     stop_timeout: 10_000_000_000,
     verbose: false,
+    force: false,
     content: Content::Code,
     page_size: 0,
     scratch: Scratch::NONE,
@@ -119,6 +122,7 @@ impl Config {
                     "a number of seconds, at least 0.001, as 10 or 0.5",
                 ))?;
             }
+            b"CKPT_FORCE" => self.force = !matches!(value, b"" | b"0"),
             b"CKPT_VERBOSE" => self.verbose = !matches!(value, b"" | b"0"),
             b"CKPT_CONTENT" => {
                 self.content = match value {

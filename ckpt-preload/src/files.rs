@@ -1,111 +1,220 @@
 //! Descriptors.
+//!
+//! All of them are known from `/proc/self/fd` and `fdinfo`, and from what can be asked of them without
+//! changing them. Descriptors that share one open file are told apart from those that do not by
+//! kcmp(2); only the first of them has a state. What each kind has is in a file of its own.
+//!
+//! While they are looked at all other threads are stopped, so that nothing in them changes by the
+//! program's own doing.
 
-use core::ffi::CStr;
-use core::fmt::Write;
+mod epoll;
+mod event;
+mod holder;
+mod pipe;
+mod regular;
 
-use ckpt_image::record::{self, Descriptor, TAIL, all_with_tails, descriptor, kind, tail_of_file};
-use ckpt_image::{Checksum, NoteWriter};
+use core::fmt::{self, Write};
+use core::ops::Range;
+
+use bytemuck::{Zeroable, bytes_of};
+use ckpt_image::files::{Descriptor, FileContents, descriptor};
+use ckpt_image::record::{self, WithTail, all_with_tails, first, kind};
+use ckpt_image::{Full, NoteWriter};
 use ckpt_sys::call::{self, Fd};
+use ckpt_sys::descriptor::Kind;
 use ckpt_sys::lines::number;
 use ckpt_sys::{Errno, Escaped, Line, proc};
-use linux_raw_sys::general::{
-    O_ACCMODE, O_CLOEXEC, O_NONBLOCK, O_RDONLY, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT,
-    S_IFREG, S_IFSOCK, stat,
-};
+use linux_raw_sys::general::{F_GETSIG, FASYNC, O_CLOEXEC, O_PATH, stat};
 
-use crate::config::PATH;
-use crate::report::{Failure, OrReport, not_written};
+use crate::config::{PATH, config};
+use crate::report::{self, Failure, OrReport, not_written};
 
-/// Notes every descriptor, or refuses one that could not be restored.
-pub fn capture(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result<(), Failure> {
+/// A descriptor that is looked at.
+struct Found<'a> {
+    fd: Fd,
+    kind: Kind,
+    /// What `/proc/self/fd/N` points to.
+    path: &'a [u8],
+    status: stat,
+    /// `/proc/self/fdinfo/N`; of one that is longer than the buffer, the beginning.
+    info: &'a [u8],
+    /// Whether it is a standard stream, or shares its open file with one.
+    standard: bool,
+}
+
+impl Found<'_> {
+    /// A number that `fdinfo` has for `key`, written in `radix`.
+    fn value(&self, key: &str, radix: u32) -> Option<u64> {
+        proc::value_of(self.info, key.as_bytes()).and_then(|text| number(text, radix))
+    }
+}
+
+/// Why a descriptor is not captured.
+enum Obstacle {
+    /// It cannot be restored: what it is, in words.
+    Impossible(Line<104>),
+    /// There will be no image.
+    Failure(Failure),
+}
+
+impl Obstacle {
+    fn new(what: fmt::Arguments<'_>) -> Self {
+        let mut line = Line::new();
+        let _ = line.write_fmt(what);
+        Self::Impossible(line)
+    }
+}
+
+impl From<Failure> for Obstacle {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<Full> for Obstacle {
+    fn from(full: Full) -> Self {
+        Self::Failure(full.into())
+    }
+}
+
+/// A call on a descriptor that is looked at has failed.
+impl From<Errno> for Obstacle {
+    fn from(errno: Errno) -> Self {
+        Self::new(format_args!("of a kind that this kernel does not tell about ({errno})"))
+    }
+}
+
+/// Notes every descriptor, or refuses one that could not be restored; and which open files have their
+/// contents in the image. Returns where the records of the latter stand among the notes, since where the
+/// contents are is yet to be told.
+pub fn capture(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result<Range<usize>, Failure> {
     notes.begin(record::NAME, kind::DESCRIPTORS)?;
+    let start = notes.position();
     proc::for_each_descriptor(|fd| capture_one(notes, fd, text))
         .or_report(format_args!("listing the descriptors"))?;
+    let end = notes.position();
     notes.end()?;
-    Ok(())
+    list_contents(notes, start..end)
+}
+
+/// Notes which of the descriptors, whose records are at `descriptors`, have contents in the image.
+fn list_contents(
+    notes: &mut NoteWriter<'_>,
+    descriptors: Range<usize>,
+) -> Result<Range<usize>, Failure> {
+    notes.begin(record::NAME, kind::FILE_CONTENTS)?;
+    let start = notes.position();
+    let mut at = descriptors.start;
+    while let Ok((record, _)) = first::<Descriptor>(&notes.bytes()[at..descriptors.end]) {
+        at += size_of::<Descriptor>() + record.tail_length().next_multiple_of(8);
+        if descriptor::WITH_CONTENTS.contains(&record.kind) && record.shares == record.fd {
+            let (fd, length) = (record.fd, record.size);
+            notes.push(bytes_of(&FileContents { fd, length, ..FileContents::zeroed() }))?;
+        }
+    }
+    let end = notes.position();
+    notes.end()?;
+    Ok(start..end)
 }
 
 /// Notes one descriptor.
 fn capture_one(notes: &mut NoteWriter<'_>, fd: Fd, text: &mut [u8]) -> Result<(), Failure> {
     let step = format_args!("asking about descriptor {}", fd.0);
-    let mut link = Line::<48>::new();
-    let _ = write!(link, "/proc/thread-self/fd/{}\0", fd.0);
     let mut path = [0; PATH];
-    let path = call::readlink(as_path(&link), &mut path).or_report(step)?;
+    let path =
+        call::readlink(own(format_args!("fd/{}", fd.0)).as_path(), &mut path).or_report(step)?;
     let status = call::fstat(fd).or_report(step)?;
-    let mut name = Line::<48>::new();
-    let _ = write!(name, "/proc/thread-self/fdinfo/{}\0", fd.0);
-    let info = proc::read_file(as_path(&name), text).or_report(step)?;
-    let value = |key, radix| proc::value_of(info, key).and_then(|text| number(text, radix));
+    let info = read_info(fd, text).or_report(step)?;
+    let kind = Kind::of(status.st_mode, status.st_rdev, status.st_nlink as u64, path);
+    let mut found = Found { fd, kind, path, status, info, standard: false };
 
-    let mut descriptor = Descriptor {
+    let mut record = describe(&found);
+    record.shares = shares_with(notes, &record);
+    found.standard = record.shares <= 2;
+    let at = notes.open_description().len();
+    notes.push_record(&record, path)?;
+    let state_at = notes.open_description().len();
+    let result = if record.shares == fd.0 {
+        capture_state(&found, &mut record, notes)
+    } else {
+        let other = descriptors(notes).find(|(other, ..)| other.fd == record.shares);
+        record.kind = other.map_or(descriptor::INHERITED, |(other, ..)| other.kind);
+        Ok(())
+    };
+    match result {
+        Ok(()) => {}
+        Err(Obstacle::Failure(failure)) => return Err(failure),
+        Err(Obstacle::Impossible(what)) => {
+            notes.take_back(state_at);
+            record.kind = substitute(&found, what)?;
+        }
+    }
+    if record.kind == descriptor::INHERITED && fd.0 <= 2 {
+        // The restart may have three streams where the program had one terminal.
+        record.shares = fd.0;
+    }
+    record.state_length = (notes.open_description().len() - state_at) as u32;
+    notes.align()?;
+    notes.amend(at, bytes_of(&record));
+    Ok(())
+}
+
+/// `/proc/thread-self/NAME`.
+fn own(name: fmt::Arguments<'_>) -> Line<64> {
+    let mut path = Line::new();
+    let _ = write!(path, "/proc/thread-self/{name}\0");
+    path
+}
+
+/// The beginning of `fdinfo`.
+fn read_info(fd: Fd, text: &mut [u8]) -> Result<&[u8], Errno> {
+    let file = call::File::open(own(format_args!("fdinfo/{}", fd.0)).as_path(), 0)?;
+    let read = call::read(file.fd(), text)?;
+    Ok(&text[..read])
+}
+
+/// What any descriptor has.
+fn describe(found: &Found<'_>) -> Descriptor {
+    let Found { fd, path, status, .. } = found;
+    let flags = found.value("flags", 8).unwrap_or(0) as u32;
+    let (owner_kind, owner) = match flags & O_PATH {
+        0 => call::owner(*fd).unwrap_or((0, 0)),
+        _ => (0, 0),
+    };
+    Descriptor {
         fd: fd.0,
-        kind: 0,
-        flags: value(b"flags", 8).unwrap_or(0) as u32,
+        flags: flags & !FASYNC,
         shares: fd.0,
-        offset: value(b"pos", 10).unwrap_or(0),
+        offset: found.value("pos", 10).unwrap_or(0),
         size: status.st_size as u64,
         device: status.st_dev,
         inode: status.st_ino,
         name_length: path.len() as u32,
         mtime_nsec: status.st_mtime_nsec as u32,
         mtime: status.st_mtime as i64,
-        tail: 0,
-    };
-    descriptor.shares = shares_with(notes, &descriptor);
-    let kind = kind_of(fd, &status, path).and_then(|kind| {
-        let found = descriptor.shares != fd.0 || is_under_its_name(&status, path);
-        if found { Ok(kind) } else { Err("a file that is no longer under its name") }
-    });
-    descriptor.kind = match kind {
-        Ok(kind) => kind,
-        // A standard stream becomes that of the restart, which may have three where the program had
-        // one terminal; and so do its duplicates.
-        Err(_) if fd.0 <= 2 => {
-            descriptor.shares = fd.0;
-            descriptor::INHERITED
-        }
-        Err(_) if descriptor.shares <= 2 => descriptor::INHERITED,
-        Err(what) => {
-            return Err(not_written(format_args!(
-                "descriptor {} is {what} ({}), which cannot be restored yet",
-                fd.0,
-                Escaped(path)
-            )));
-        }
-    };
-    if descriptor.kind == descriptor::REGULAR && descriptor.flags & O_ACCMODE != O_RDONLY {
-        descriptor.tail = tail(path, descriptor.size).unwrap_or(0);
+        owner,
+        owner_kind,
+        signal: call::fcntl(*fd, F_GETSIG, 0).unwrap_or(0) as u16,
+        asynchronous: u16::from(flags & FASYNC != 0),
+        ..Descriptor::zeroed()
     }
-    if info.windows(6).any(|word| word == b"\nlock:") {
-        return Err(not_written(format_args!(
-            "descriptor {} holds a lock on {}, which cannot be restored yet",
-            fd.0,
-            Escaped(path)
-        )));
-    }
-    notes.push_record(&descriptor, path)?;
-    Ok(())
 }
 
-/// The text as a path; it ends with the NUL that was written into it.
-fn as_path<const N: usize>(line: &Line<N>) -> &CStr {
-    CStr::from_bytes_until_nul(line.as_bytes()).unwrap_or(c"")
-}
-
-/// A path with the NUL that ends it.
-fn terminated(path: &[u8]) -> Line<{ PATH + 1 }> {
-    let mut line = Line::new();
-    line.push(path);
-    line.push(b"\0");
-    line
+/// The descriptors noted so far, with their paths and states.
+fn descriptors<'n>(
+    notes: &'n NoteWriter<'_>,
+) -> impl Iterator<Item = (Descriptor, &'n [u8], &'n [u8])> + Clone {
+    all_with_tails::<Descriptor>(notes.open_description()).map(|(record, tail)| {
+        let (path, state) = record.path_and_state(tail);
+        (record, path, state)
+    })
 }
 
 /// The lowest descriptor noted so far that shares the open file, or itself.
 fn shares_with(notes: &NoteWriter<'_>, new: &Descriptor) -> i32 {
     let tid = call::gettid();
-    all_with_tails::<Descriptor>(notes.open_description())
-        .map(|(other, _)| other)
+    descriptors(notes)
+        .map(|(other, ..)| other)
         .filter(|other| other.shares == other.fd)
         .filter(|other| (other.device, other.inode) == (new.device, new.inode))
         .find(|other| {
@@ -117,48 +226,41 @@ fn shares_with(notes: &NoteWriter<'_>, new: &Descriptor) -> i32 {
         .map_or(new.fd, |other| other.fd)
 }
 
-/// The checksum of the tail of a file, by which the restart knows it again before it cuts it back. The
-/// descriptor itself may be open for writing only.
-fn tail(path: &[u8], size: u64) -> Result<u64, Errno> {
-    let file = call::File::open(as_path(&terminated(path)), O_NONBLOCK)?;
-    let range = tail_of_file(size);
-    let mut buffer = [0; TAIL];
-    let buffer = &mut buffer[..(range.end - range.start) as usize];
-    // SAFETY: the bytes are those of the buffer.
-    let read = unsafe { call::pread(file.fd(), buffer.as_mut_ptr(), buffer.len(), range.start) }?;
-    let mut sum = Checksum::new();
-    sum.update(&buffer[..read]);
-    Ok(sum.value())
+/// Finds out how the open file of a descriptor is restored, and notes its state.
+fn capture_state(
+    found: &Found<'_>,
+    record: &mut Descriptor,
+    notes: &mut NoteWriter<'_>,
+) -> Result<(), Obstacle> {
+    record.kind = match found.kind {
+        Kind::Regular => regular::capture(found, record)?,
+        Kind::DeletedFile => descriptor::DELETED,
+        Kind::Directory => regular::capture_directory(found)?,
+        Kind::PlainDevice => descriptor::DEVICE,
+        Kind::Pipe | Kind::Fifo => pipe::capture(found, record, notes)?,
+        Kind::EventCounter => event::capture_counter(found, notes)?,
+        Kind::Timer => event::capture_timer(found, notes)?,
+        Kind::Signals => event::capture_signals(found, notes)?,
+        Kind::Process => event::capture_process(found)?,
+        Kind::Epoll => epoll::capture(found, notes)?,
+        kind => return Err(Obstacle::new(format_args!("{}", kind.name()))),
+    };
+    Ok(())
 }
 
-/// Whether the file of a descriptor can be opened again by its path.
-fn is_under_its_name(status: &stat, path: &[u8]) -> bool {
-    call::stat(as_path(&terminated(path)))
-        .is_ok_and(|there| (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino))
-}
-
-/// How a descriptor is restored, or what it is if it cannot be.
-fn kind_of(fd: Fd, status: &stat, path: &[u8]) -> Result<u32, &'static str> {
-    match status.st_mode & S_IFMT {
-        S_IFREG if path.starts_with(b"/memfd:") => Err("a memfd"),
-        S_IFREG | S_IFDIR if status.st_nlink == 0 => Err("a deleted file"),
-        S_IFREG if path.starts_with(b"/proc/") => Err("a file of /proc"),
-        S_IFREG if !path.starts_with(b"/") => Err("an object of the kernel"), // a name space
-        S_IFREG => Ok(descriptor::REGULAR),
-        S_IFDIR => Ok(descriptor::DIRECTORY),
-        S_IFCHR if is_plain_device(status.st_rdev) => Ok(descriptor::DEVICE),
-        S_IFCHR if call::is_terminal(fd) => Err("a terminal"),
-        S_IFCHR => Err("a character device"),
-        S_IFBLK => Err("a block device"),
-        S_IFIFO => Err("a pipe"),
-        S_IFSOCK => Err("a socket"),
-        // Anonymous inodes have no type: epoll, eventfd, timerfd, signalfd, inotify...
-        _ => Err("an object of the kernel"),
+/// What takes the place of a descriptor that cannot be restored. A standard stream becomes that of the
+/// restart.
+fn substitute(found: &Found<'_>, what: Line<104>) -> Result<u32, Failure> {
+    if found.standard {
+        return Ok(descriptor::INHERITED);
     }
-}
-
-/// null, zero, full, random, urandom (the kernel's devices.txt).
-fn is_plain_device(device: u64) -> bool {
-    const MEMORY: u64 = 1 << 8;
-    [3, 5, 7, 8, 9].map(|minor| MEMORY | minor).contains(&device)
+    let (fd, path) = (found.fd.0, Escaped(found.path));
+    if !config().force {
+        return Err(not_written(format_args!(
+            "descriptor {fd} is {what} ({path}), which cannot be restored; CKPT_FORCE=1 writes an \
+             image in which it fails"
+        )));
+    }
+    report::line(format_args!("descriptor {fd} is {what} ({path}), and will fail after a restart"));
+    Ok(descriptor::FAILING)
 }

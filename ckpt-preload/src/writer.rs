@@ -4,9 +4,11 @@
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::fmt::Write;
+use core::ops::Range;
 
 use bytemuck::bytes_of;
 use ckpt_arch::ELF_MACHINE;
+use ckpt_image::files::FileContents;
 use ckpt_image::record::{self, Checksums, Process, kind};
 use ckpt_image::{Checksum, FileHeader, Head, NoteWriter, PREFIX, ProgramHeader, layout_of_head};
 use ckpt_sys::call::{self, Fd, File};
@@ -59,18 +61,13 @@ fn path(suffix: core::fmt::Arguments<'_>) -> Path {
     path
 }
 
-/// The text as a path.
-fn as_path(path: &Path) -> &CStr {
-    CStr::from_bytes_until_nul(path.as_bytes()).unwrap_or(c"")
-}
-
 /// Refuses to replace what is not ours to replace: a file that is no image, or the image of another
 /// process that is alive.
 pub fn check_target() -> Result<(), Failure> {
     let step = format_args!("looking at what is there");
     let target = path(format_args!(""));
     // A FIFO must not keep the program waiting.
-    let file = match File::open(as_path(&target), O_NONBLOCK) {
+    let file = match File::open(target.as_path(), O_NONBLOCK) {
         Err(Errno::ENOENT) => return Ok(()),
         file => file.or_report(step)?,
     };
@@ -114,6 +111,8 @@ fn process_of_image(file: &File) -> Option<Process> {
 pub struct Contents<'c> {
     /// All notes but the checksums.
     pub notes: NoteWriter<'c>,
+    /// Where among them the records of file contents are, which have no offset and no checksum yet.
+    pub files: Range<usize>,
     /// The program headers of the segments, without their offsets.
     pub headers: &'c mut [ProgramHeader],
     /// Room for as many checksums.
@@ -125,9 +124,9 @@ pub struct Contents<'c> {
 /// Writes the image.
 pub fn write(contents: Contents<'_>) -> Result<u64, Failure> {
     let temporary = path(format_args!(".{}.tmp", call::getpid()));
-    let result = write_as(as_path(&temporary), contents);
+    let result = write_as(temporary.as_path(), contents);
     if result.is_err() {
-        let _ = call::unlink(as_path(&temporary));
+        let _ = call::unlink(temporary.as_path());
     }
     result
 }
@@ -148,7 +147,7 @@ fn write_as(temporary: &CStr, contents: Contents<'_>) -> Result<u64, Failure> {
     call::fsync(file.file.fd()).or_report(format_args!("writing it to the disk"))?;
 
     let target = path(format_args!(""));
-    call::rename(temporary, as_path(&target)).or_report(format_args!("giving it its name"))?;
+    call::rename(temporary, target.as_path()).or_report(format_args!("giving it its name"))?;
     sync_directory();
     Ok(length)
 }
@@ -159,7 +158,7 @@ fn sync_directory() {
     let mut directory = Path::new();
     directory.push(&target()[..end]);
     directory.push(b"/\0");
-    if let Ok(directory) = File::open(as_path(&directory), O_DIRECTORY) {
+    if let Ok(directory) = File::open(directory.as_path(), O_DIRECTORY) {
         let _ = call::fsync(directory.fd());
     }
 }
@@ -178,7 +177,7 @@ struct Output {
 impl Output {
     /// Writes everything; returns the length of the file.
     fn write_contents(&self, contents: Contents<'_>) -> Result<u64, Failure> {
-        let Contents { mut notes, headers, checksums, pages } = contents;
+        let Contents { mut notes, files, headers, checksums, pages } = contents;
         let page_size = config().page_size;
         let count = headers.len() as u32;
 
@@ -198,6 +197,13 @@ impl Output {
             header.alignment = page_size;
             *checksum = self.write_segment(&memory, header, pages)?;
             position += header.file_size;
+        }
+        for file in notes[files].chunks_exact_mut(size_of::<FileContents>()) {
+            let mut record: FileContents = bytemuck::pod_read_unaligned(file);
+            record.offset = position;
+            record.checksum = self.write_file(&record, pages)?;
+            file.copy_from_slice(bytes_of(&record));
+            position += record.length.next_multiple_of(page_size);
         }
         // Pages of zeros at the very end leave it too short.
         self.check_limit(position)?;
@@ -226,7 +232,7 @@ impl Output {
         Ok(position)
     }
 
-    /// Writes the stored pages of a segment; returns their checksum. Pages of zeros become holes.
+    /// Writes the stored pages of a segment; returns their checksum.
     fn write_segment(
         &self,
         memory: &File,
@@ -243,22 +249,54 @@ impl Output {
             let readable = segment.flags & READABLE != 0;
             read_memory(memory.fd(), address, chunk, page_size, readable)?;
             sum.update(chunk);
-            let mut at = 0;
-            while at < length {
-                let is_zero = |at: usize| is_zero(&chunk[at..at + page_size]);
-                let zero = is_zero(at);
-                let mut end = at + page_size;
-                while end < length && is_zero(end) == zero {
-                    end += page_size;
-                }
-                if !zero {
-                    self.write_at(&chunk[at..end], segment.offset + done + at as u64)?;
-                }
-                at = end;
-            }
+            self.write_sparsely(chunk, segment.offset + done)?;
             done += length as u64;
         }
         Ok(sum.value())
+    }
+
+    /// Writes the contents of an open file; returns their checksum.
+    fn write_file(&self, file: &FileContents, buffer: &mut [u8]) -> Result<u64, Failure> {
+        let step = format_args!("reading the file of descriptor {}", file.fd);
+        // The descriptor itself may be open for writing only.
+        let mut path = Line::<64>::new();
+        let _ = write!(path, "/proc/thread-self/fd/{}\0", file.fd);
+        let from = File::open(path.as_path(), 0).or_report(step)?;
+        let mut sum = Checksum::new();
+        let mut done = 0;
+        while done < file.length {
+            let length = (file.length - done).min(buffer.len() as u64) as usize;
+            // SAFETY: the bytes are those of the buffer.
+            let read = unsafe { call::pread(from.fd(), buffer.as_mut_ptr(), length, done) };
+            let chunk = match read.or_report(step)? {
+                0 => return Err(Errno::EIO).or_report(step),
+                read => &buffer[..read],
+            };
+            sum.update(chunk);
+            self.write_sparsely(chunk, file.offset + done)?;
+            done += chunk.len() as u64;
+        }
+        Ok(sum.value())
+    }
+
+    /// Writes `chunk`, but its pages of zeros, which become holes.
+    fn write_sparsely(&self, chunk: &[u8], offset: u64) -> Result<(), Failure> {
+        let page_size = config().page_size as usize;
+        let mut at = 0;
+        let end_of_page = |at: usize| (at + page_size).min(chunk.len());
+        while at < chunk.len() {
+            let is_zero = |at: usize| is_zero(&chunk[at..end_of_page(at)]);
+            let zero = is_zero(at);
+            let mut end = end_of_page(at);
+            while end < chunk.len() && is_zero(end) == zero {
+                end = end_of_page(end);
+            }
+            if !zero {
+                self.write_at(&chunk[at..end], offset + at as u64)?;
+            }
+            at = end;
+        }
+        Ok(())
     }
 
     /// Refuses to let the file become longer than it may.

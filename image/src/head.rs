@@ -6,11 +6,12 @@ use core::fmt;
 use linux_raw_sys::elf_uapi::{ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE};
 
 use crate::elf::{FileHeader, IDENT, PREFIX, ProgramHeader, SectionHeader, machine_name};
+use crate::files::FileContents;
 use crate::record::{self, Checksums, Process, first, kind};
 use crate::{Checksum, VERSION};
 
-/// Version 1 knew of one thread, and was a draft.
-const FIRST_READABLE: u32 = 2;
+/// The versions before it were drafts: 1 knew of one thread, 2 of descriptors of files only.
+const FIRST_READABLE: u32 = 3;
 
 /// Why a file is not an image that can be used. Shown as what follows the file's name in a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -242,6 +243,10 @@ impl<'a> Head<'a> {
             address = end;
             file_end = file_end.max(stored);
         }
+        for contents in self.file_contents()? {
+            let end = contents.offset.checked_add(contents.length).ok_or(Invalid::Damaged)?;
+            file_end = file_end.max(end);
+        }
         if file_end > file_length { Err(Invalid::Truncated(file_end)) } else { Ok(()) }
     }
 
@@ -259,6 +264,18 @@ impl<'a> Head<'a> {
 
     fn checksums(&self) -> Result<(Checksums, &'a [u8]), Invalid> {
         first(find_in(self.notes, kind::CHECKSUMS).ok_or(Invalid::Damaged)?)
+    }
+
+    /// The contents of files, in the order of their descriptors.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid::Damaged`] if there is no such note.
+    pub fn file_contents(
+        &self,
+    ) -> Result<impl Iterator<Item = FileContents> + Clone + use<'a>, Invalid> {
+        let note = find_in(self.notes, kind::FILE_CONTENTS).ok_or(Invalid::Damaged)?;
+        Ok(record::all(note))
     }
 
     fn headers_and_checksums(
@@ -283,7 +300,9 @@ impl<'a> Head<'a> {
     /// the reader to see: no checksum covers it.
     pub fn padding(&self) -> core::ops::Range<u64> {
         let head = self.bytes.len() as u64;
-        let first = self.segments().filter(|s| s.stored > 0).map(|s| s.offset).min();
+        let segments = self.segments().filter(|segment| segment.stored > 0).map(|s| s.offset);
+        let contents = self.file_contents().into_iter().flatten().map(|contents| contents.offset);
+        let first = segments.chain(contents).min();
         head..first.unwrap_or(head)
     }
 

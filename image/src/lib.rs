@@ -9,6 +9,7 @@
 //!     +--------------------------+  the head ends: read, checked and understood as a whole
 //!     | (up to a page boundary)  |
 //!     | pages                    |  page-aligned; a hole in the file is pages of zeros
+//!     | contents of files        |  of those that have no name; likewise
 //!     +--------------------------+
 //! ```
 //!
@@ -20,6 +21,7 @@
 
 mod checksum;
 mod elf;
+pub mod files;
 mod head;
 mod notes;
 pub mod record;
@@ -32,7 +34,7 @@ pub use notes::{Full, NoteWriter};
 pub use vmflags::VmFlags;
 
 /// The version of the format that this crate writes, and the newest it reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 #[cfg(target_endian = "big")]
 compile_error!("the format is little-endian, and its records are copied as they are");

@@ -61,8 +61,57 @@ impl<'b> NoteWriter<'b> {
     pub fn push_record<T: bytemuck::Pod>(&mut self, record: &T, tail: &[u8]) -> Result<(), Full> {
         self.push(bytemuck::bytes_of(record))?;
         self.push(tail)?;
+        self.align()
+    }
+
+    /// Pads what the note that is open holds to a multiple of 8.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`].
+    pub fn align(&mut self) -> Result<(), Full> {
         let ragged = (self.length - self.description) % 8;
         self.push(&[0; 8][..(8 - ragged) % 8])
+    }
+
+    /// Puts `bytes` in the place of what the note that is open holds at `position`.
+    pub fn amend(&mut self, position: usize, bytes: &[u8]) {
+        let start = self.description + position;
+        self.buffer[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Takes back all that the note that is open holds from `position` on.
+    pub fn take_back(&mut self, position: usize) {
+        self.length = self.description + position;
+    }
+
+    /// The room that is left, to be filled in and then [`advance`](Self::advance)d over.
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.length..]
+    }
+
+    /// Takes the first `length` bytes of the room as appended.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`].
+    pub fn advance(&mut self, length: usize) -> Result<(), Full> {
+        let end = self.length + length;
+        if end > self.buffer.len() {
+            return Err(Full);
+        }
+        self.length = end;
+        Ok(())
+    }
+
+    /// How many bytes there are, notes that are ended among them.
+    pub fn position(&self) -> usize {
+        self.length
+    }
+
+    /// What has been written so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.length]
     }
 
     /// What the note that is open holds so far.

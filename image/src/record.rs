@@ -30,7 +30,7 @@ pub mod kind {
     pub const INTERVAL_TIMERS: u32 = 0x434b_0007;
     /// [`Timer`](super::Timer)s in any order.
     pub const TIMERS: u32 = 0x434b_0008;
-    /// [`Descriptor`](super::Descriptor)s, each followed by its path and padded to 8 bytes.
+    /// [`Descriptor`](crate::files::Descriptor)s, each followed by its path and its state.
     pub const DESCRIPTORS: u32 = 0x434b_0009;
     /// [`Attributes`](super::Attributes), then the path of the working directory.
     pub const ATTRIBUTES: u32 = 0x434b_000a;
@@ -42,6 +42,8 @@ pub mod kind {
     pub const CHECKSUMS: u32 = 0x434b_000d;
     /// [`Clocks`](super::Clocks).
     pub const CLOCKS: u32 = 0x434b_000e;
+    /// [`FileContents`](crate::files::FileContents) of the files that are nowhere else.
+    pub const FILE_CONTENTS: u32 = 0x434b_000f;
 }
 
 /// Who was checkpointed, when and where. Its first two fields never move, so that a reader can
@@ -288,57 +290,6 @@ pub struct Timer {
 }
 const_assert_eq!(size_of::<Timer>(), 56);
 
-/// What a descriptor is.
-pub mod descriptor {
-    /// A regular file, opened again by its path.
-    pub const REGULAR: u32 = 1;
-    /// A directory, likewise.
-    pub const DIRECTORY: u32 = 2;
-    /// A plain device such as `/dev/null`, likewise.
-    pub const DEVICE: u32 = 3;
-    /// A standard stream that was a terminal, a pipe or the like: that of the restart.
-    pub const INHERITED: u32 = 4;
-}
-
-/// A descriptor.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
-pub struct Descriptor {
-    /// Its number.
-    pub fd: i32,
-    /// A constant of [`descriptor`].
-    pub kind: u32,
-    /// The flags of open(2), close-on-exec among them.
-    pub flags: u32,
-    /// The lowest descriptor that shares the open file: itself, if none is lower.
-    pub shares: i32,
-    /// The file offset.
-    pub offset: u64,
-    /// The file's size.
-    pub size: u64,
-    /// The device it is on, as stat(2) numbers it.
-    pub device: u64,
-    /// Its inode.
-    pub inode: u64,
-    /// The length of the path behind this record.
-    pub name_length: u32,
-    /// The file's modification time, nanoseconds and
-    pub mtime_nsec: u32,
-    /// seconds.
-    pub mtime: i64,
-    /// The checksum of the file's last bytes ([`tail_of_file`]); 0 if it is not known.
-    pub tail: u64,
-}
-const_assert_eq!(size_of::<Descriptor>(), 72);
-
-/// Which bytes of a file of `size` bytes are its tail: by them it is known again.
-pub const fn tail_of_file(size: u64) -> core::ops::Range<u64> {
-    size.saturating_sub(TAIL as u64)..size
-}
-
-/// The most bytes in the tail of a file.
-pub const TAIL: usize = 4096;
-
 /// Bits in an affinity mask: more CPUs than any kernel is built for.
 pub const CPUS: usize = 8192;
 
@@ -442,11 +393,6 @@ impl WithTail for Mapping {
 impl WithTail for Thread {
     fn tail_length(&self) -> usize {
         self.affinity_length as usize
-    }
-}
-impl WithTail for Descriptor {
-    fn tail_length(&self) -> usize {
-        self.name_length as usize
     }
 }
 

@@ -2,9 +2,12 @@
 //! change without the other.
 
 use bytemuck::Zeroable;
+use ckpt_image::files::{
+    Descriptor, EventCounter, FileContents, FileTimer, Message, Pipe, Watched, descriptor,
+};
 use ckpt_image::record::{
-    Attributes, Checksums, Clocks, Descriptor, Disposition, IntervalTimer, Layout, Mapping, PRCTLS,
-    Pending, Process, Range, Thread, Timer, descriptor, kind, mapping,
+    Attributes, Checksums, Clocks, Disposition, IntervalTimer, Layout, Mapping, PRCTLS, Pending,
+    Process, Range, Thread, Timer, kind, mapping,
 };
 use ckpt_image::{FileHeader, PREFIX, ProgramHeader, SectionHeader, VERSION, VmFlags};
 
@@ -96,8 +99,15 @@ fn structures() {
         id clock signal notify value remaining interval overdue thread
     ]);
     describes!(text, Descriptor [
-        fd kind flags shares offset size device inode name_length mtime_nsec mtime tail
+        fd kind flags shares offset size device inode name_length mtime_nsec mtime tail owner
+        owner_kind signal asynchronous state_length
     ]);
+    describes!(text, Pipe [capacity packets]);
+    describes!(text, Message[length]);
+    describes!(text, EventCounter [count semaphore]);
+    describes!(text, FileTimer [clock flags next interval ticks]);
+    describes!(text, Watched [fd through data events reserved]);
+    describes!(text, FileContents [fd reserved length offset checksum]);
     describes!(text, Attributes [
         limits umask personality prctls core_dump_filter oom_score_adjustment
     ]);
@@ -128,7 +138,7 @@ fn numbers() {
     let notes = &section(text, "Our notes");
     names!(notes, "| type | number |", kind [
         PROCESS MAPPINGS LAYOUT THREADS DISPOSITIONS PENDING INTERVAL_TIMERS TIMERS DESCRIPTORS
-        ATTRIBUTES CPU GUARDS CHECKSUMS CLOCKS
+        ATTRIBUTES CPU GUARDS CHECKSUMS CLOCKS FILE_CONTENTS
     ], "{:#x}");
     let mappings = &section(text, "`Mapping`");
     names!(mappings, "| kind | number |", mapping [
@@ -138,7 +148,8 @@ fn numbers() {
         STORED_NOTHING STORED_WHOLE STORED_CHANGES
     ], "{}");
     names!(&section(text, "`Descriptor`"), "| kind | number |", descriptor [
-        REGULAR DIRECTORY DEVICE INHERITED
+        REGULAR DIRECTORY DEVICE INHERITED FAILING PIPE FIFO EVENT_COUNTER TIMER SIGNALS EPOLL PROCESS
+        DELETED
     ], "{}");
     let prctls = table(&section(text, "`Attributes`"), "| prctls | option |");
     let described: Vec<_> = prctls.iter().map(|row| (row[0].clone(), row[1].clone())).collect();

@@ -77,12 +77,15 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
 fn restore(mut image: Image, place: &Place) -> ! {
     faults::catch();
     signals::block();
+    files::begin(&mut image);
+    files::restore_nameless(&image);
     memory::restore(&image, place);
     vdso::restore(&image, place);
     memory::restore_layout(&image);
-    files::restore(&mut image);
+    files::restore(&image);
     process::restore(&image);
     threads::make(&image, place);
+    files::restore_owners(&image, place);
     timers::make(&image, place);
 
     // What changes the world outside comes when all that often fails has been done.

@@ -35,7 +35,9 @@
 use core::mem::size_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use ckpt_sys::call::{self, ALL_SIGNALS, Change, Fd, Kin, STOPS, signal_bit};
+use ckpt_sys::call::{
+    self, ALL_SIGNALS, Change, Fd, Kin, SFD_CLOEXEC, SFD_NONBLOCK, STOPS, signal_bit,
+};
 use ckpt_sys::{Errno, proc};
 use linux_raw_sys::general::{
     _NSIG, CLD_CONTINUED, CLD_EXITED, CLD_STOPPED, CLD_TRAPPED, MAP_ANONYMOUS, MAP_SHARED,
@@ -139,8 +141,8 @@ impl Crew {
         // SAFETY: new memory, of zeros, which are valid; it stays.
         let board =
             unsafe { &*(call::mmap(0, length, protection, flags, None, 0)? as *const Board) };
-        let supervisor = call::pidfd_open(call::getpid())?;
-        let signals = call::signalfd(ALL_SIGNALS)?;
+        let supervisor = call::pidfd_open(call::getpid(), 0)?;
+        let signals = call::signalfd(ALL_SIGNALS, SFD_CLOEXEC | SFD_NONBLOCK)?;
         let mask = call::set_signal_mask(ALL_SIGNALS)?;
         Ok(Self { board, supervisor, signals, mask })
     }
@@ -259,10 +261,11 @@ impl Crew {
     /// Starts the watcher. Without it nobody ends the program when the supervisor is killed.
     fn start_watcher(&self, program: u32) -> u32 {
         let step = format_args!("making the process that watches this one");
-        let started = call::pidfd_open(program).and_then(|program| match call::fork(Kin::Child)? {
-            0 => self.watch(Some(program)),
-            watcher => Ok(watcher),
-        });
+        let started =
+            call::pidfd_open(program, 0).and_then(|program| match call::fork(Kin::Child)? {
+                0 => self.watch(Some(program)),
+                watcher => Ok(watcher),
+            });
         if started.is_err() {
             let _ = call::kill(program, SIGKILL);
         }

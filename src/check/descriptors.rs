@@ -1,10 +1,14 @@
 //! Which open descriptors of a running program could not be restored.
 
-use std::fs::{self, Metadata};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 
 use ckpt_sys::Escaped;
 use ckpt_sys::call::{Fd, same_open_file};
+use ckpt_sys::descriptor::Kind;
+use ckpt_sys::lines::number;
+use ckpt_sys::proc::value_of;
 
 use super::Findings;
 use super::process::Process;
@@ -43,48 +47,61 @@ fn obstacle(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
     let path = format!("/proc/{}/fd/{fd}", process.pid);
     // One that has been closed meanwhile is none.
     let metadata = fs::metadata(path).ok()?;
-    let kind = unrestorable(&metadata, target)?;
+    let kind = Kind::of(metadata.mode(), metadata.rdev(), metadata.nlink(), target);
+    let what = match kind {
+        Kind::Regular
+        | Kind::DeletedFile
+        | Kind::Directory
+        | Kind::PlainDevice
+        | Kind::EventCounter
+        | Kind::Timer
+        | Kind::Signals
+        | Kind::Epoll => return None,
+        Kind::Pipe | Kind::Fifo => pipe(process, fd, target)?,
+        Kind::Process => pidfd(process, fd)?,
+        other => other.name().to_owned(),
+    };
     // A standard stream becomes that of the restart, and so do its duplicates.
     let is_standard =
         (0..=2).any(|other| same_open_file(process.pid, Fd(other), Fd(fd)) == Ok(true));
-    (!is_standard).then(|| {
-        let advice = match kind {
-            "a deleted file" => "which is gone with the program",
-            _ => "which cannot be restored yet",
-        };
-        format!("is {kind} ({}), {advice}", Escaped(target))
+    (!is_standard).then(|| format!("is {what} ({}), which cannot be restored", Escaped(target)))
+}
+
+/// What a pipe is, unless it is the process's own: it has both ends, or nobody has the other one.
+fn pipe(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
+    let mode = |fd: i32| {
+        let info = process.read(&format!("fdinfo/{fd}")).ok()?;
+        number(value_of(&info, b"flags")?, 8).map(|flags| flags as i32 & libc::O_ACCMODE)
+    };
+    let own = mode(fd)?;
+    let all = process.descriptors().ok()?;
+    let ends = all.iter().filter(|(_, other)| other == target).filter_map(|(fd, _)| mode(*fd));
+    if own == libc::O_RDWR || ends.clone().any(|end| end != own) {
+        return None;
+    }
+    let holder = holders(process.pid, target).next()?;
+    Some(format!("a pipe to process {holder}"))
+}
+
+/// The other processes that have open what `/proc/PID/fd/N` shows as `target`.
+fn holders(pid: u32, target: &[u8]) -> impl Iterator<Item = u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(move |&other| other != pid).filter(move |other| {
+        let links = fs::read_dir(format!("/proc/{other}/fd")).into_iter().flatten().flatten();
+        let mut targets = links.filter_map(|link| fs::read_link(link.path()).ok());
+        targets.any(|other| other.as_os_str().as_bytes() == target)
     })
 }
 
-/// The kind of a file, if it cannot be restored.
-fn unrestorable(metadata: &Metadata, target: &[u8]) -> Option<&'static str> {
-    let kind = metadata.file_type();
-    if kind.is_file() && target.starts_with(b"/memfd:") {
-        Some("a memfd")
-    } else if (kind.is_file() || kind.is_dir()) && metadata.nlink() == 0 {
-        Some("a deleted file")
-    } else if kind.is_file() && target.starts_with(b"/proc/") {
-        Some("a file of /proc")
-    } else if kind.is_file() && !target.starts_with(b"/") {
-        Some("an object of the kernel") // a name space
-    } else if kind.is_file() || kind.is_dir() {
-        None
-    } else if kind.is_char_device() {
-        match (libc::major(metadata.rdev()), libc::minor(metadata.rdev())) {
-            // null, zero, full, random, urandom (the kernel's devices.txt)
-            (1, 3 | 5 | 7 | 8 | 9) => None,
-            (4 | 5 | 136..=143, _) => Some("a terminal"),
-            _ => Some("a character device"),
-        }
-    } else if kind.is_block_device() {
-        Some("a block device")
-    } else if kind.is_fifo() {
-        Some("a pipe")
-    } else if kind.is_socket() {
-        Some("a socket")
-    } else {
-        // epoll, eventfd, timerfd, signalfd, inotify, pidfd...: the target tells which.
-        Some("an object of the kernel")
+/// What a pidfd is, unless it is of the process itself.
+fn pidfd(process: &Process, fd: i32) -> Option<String> {
+    let info = process.read(&format!("fdinfo/{fd}")).ok()?;
+    match value_of(&info, b"Pid") {
+        Some(b"-1") => Some("a pidfd of a process that has ended".to_owned()),
+        Some(pid) if number(pid, 10) == Some(process.pid.into()) => None,
+        Some(pid) => Some(format!("a pidfd of process {}", Escaped(pid))),
+        None => Some(Kind::Process.name().to_owned()),
     }
 }
 
@@ -92,5 +109,5 @@ fn unrestorable(metadata: &Metadata, target: &[u8]) -> Option<&'static str> {
 fn lock(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
     let info = process.read(&format!("fdinfo/{fd}")).ok()?;
     let locked = info.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"lock:"));
-    locked.then(|| format!("holds a lock on {}, which cannot be restored yet", Escaped(target)))
+    locked.then(|| format!("holds a lock on {}, which cannot be restored", Escaped(target)))
 }

@@ -1,12 +1,12 @@
-//! Registers, signals, timers, descriptors and attributes of an image.
+//! Registers, signals, timers and attributes of an image.
 
 use std::io::Write;
 
 use anyhow::{Error, Result};
 use ckpt_image::Head;
 use ckpt_image::record::{
-    Attributes, Descriptor, Disposition, IntervalTimer, Pending, Thread, Timer, all,
-    all_with_tails, descriptor, first, kind, libc as library, text,
+    Attributes, Disposition, IntervalTimer, Pending, Thread, Timer, all, all_with_tails, first,
+    kind, libc as library, text,
 };
 use ckpt_sys::call::signal_bit;
 use ckpt_sys::{Escaped, signal_name};
@@ -20,8 +20,7 @@ pub fn print(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
     threads(out, head)?;
     signals(out, head)?;
     timers(out, head)?;
-    attributes(out, head)?;
-    descriptors(out, head)
+    attributes(out, head)
 }
 
 fn threads(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
@@ -61,7 +60,7 @@ fn thread_attributes(out: &mut dyn Write, thread: &Thread, affinity: &[u8]) -> R
 }
 
 /// The signals of a mask, by name.
-fn signals_in(mask: u64) -> impl Iterator<Item = impl std::fmt::Display> {
+pub fn signals_in(mask: u64) -> impl Iterator<Item = impl std::fmt::Display> {
     (1..=64).filter(move |&signal| mask & signal_bit(signal) != 0).map(signal_name)
 }
 
@@ -122,7 +121,8 @@ fn timers(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
     Ok(())
 }
 
-fn clock(clock: i32) -> String {
+/// The name of a clock.
+pub fn clock(clock: i32) -> String {
     match clock {
         libc::CLOCK_REALTIME => "CLOCK_REALTIME".to_owned(),
         libc::CLOCK_MONOTONIC => "CLOCK_MONOTONIC".to_owned(),
@@ -201,51 +201,4 @@ fn cpus(affinity: &[u8]) -> String {
         }
     }
     ranges.join(",")
-}
-
-fn descriptors(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
-    heading(out, "DESCRIPTORS")?;
-    writeln!(out, "{:>4}  {:<9}  {:<16} {:>12}  path", "fd", "kind", "mode", "offset")?;
-    for (descriptor, path) in all_with_tails::<Descriptor>(note(head, kind::DESCRIPTORS)) {
-        let kind = match descriptor.kind {
-            descriptor::REGULAR => "file",
-            descriptor::DIRECTORY => "directory",
-            descriptor::DEVICE => "device",
-            descriptor::INHERITED => "inherited",
-            _ => "?",
-        };
-        let shares = match descriptor.shares {
-            other if other == descriptor.fd => String::new(),
-            other => format!(" (as {other})"),
-        };
-        writeln!(
-            out,
-            "{:>4}  {kind:<9}  {:<16} {:>12}  {}{shares}",
-            descriptor.fd,
-            mode(descriptor.flags),
-            descriptor.offset,
-            Escaped(path),
-        )?;
-    }
-    Ok(())
-}
-
-/// The flags of open(2) that are the same everywhere, in words.
-fn mode(flags: u32) -> String {
-    let mut words = vec![match flags & 3 {
-        0 => "r",
-        1 => "w",
-        _ => "rw",
-    }];
-    for (bit, word) in [
-        (libc::O_APPEND, "append"),
-        (libc::O_NONBLOCK, "nonblock"),
-        (libc::O_DSYNC, "sync"),
-        (libc::O_CLOEXEC, "cloexec"),
-    ] {
-        if flags & bit as u32 != 0 {
-            words.push(word);
-        }
-    }
-    words.join(",")
 }

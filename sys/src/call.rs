@@ -126,6 +126,11 @@ impl File {
         Self(fd)
     }
 
+    /// Gives the descriptor up: it stays open.
+    pub fn into_fd(self) -> Fd {
+        core::mem::ManuallyDrop::new(self).0
+    }
+
     /// The descriptor.
     pub fn fd(&self) -> Fd {
         self.0
@@ -137,6 +142,9 @@ impl Drop for File {
         close(self.0);
     }
 }
+
+mod objects;
+pub use objects::*;
 
 // Files.
 
@@ -416,8 +424,8 @@ pub fn set_capabilities(capabilities: &Capabilities) -> Result<()> {
 }
 
 /// pidfd_open(2).
-pub fn pidfd_open(pid: u32) -> Result<Fd> {
-    call!(__NR_pidfd_open, pid, 0_u32).map(|fd| Fd(fd as i32))
+pub fn pidfd_open(pid: u32, flags: u32) -> Result<Fd> {
+    call!(__NR_pidfd_open, pid, flags).map(|fd| Fd(fd as i32))
 }
 
 /// Sends a signal to a process that has been named by a descriptor: pidfd_send_signal(2).
@@ -735,13 +743,6 @@ pub fn take_signal(set: u64, timeout: Option<&timespec>) -> Result<siginfo_t> {
 pub fn wait_for_signal(set: u64) -> Result<siginfo_t> {
     let never = core::ptr::null::<timespec>();
     filled(|info| again(|| call!(__NR_rt_sigtimedwait, &raw const set, info, never, SIGNAL_SET)))
-}
-
-/// A descriptor from which signals of `set`, which are blocked, can be read: signalfd4(2).
-pub fn signalfd(set: u64) -> Result<Fd> {
-    // SFD_CLOEXEC and SFD_NONBLOCK are those of open(2) (include/uapi/linux/signalfd.h).
-    let flags = O_CLOEXEC | O_NONBLOCK;
-    call!(__NR_signalfd4, -1_i32, &raw const set, SIGNAL_SET, flags).map(|fd| Fd(fd as i32))
 }
 
 /// kill(2) of a process. With signal 0 it tells whether there is one.

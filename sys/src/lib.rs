@@ -6,12 +6,14 @@
 //!
 //! * [`call`]: the system calls, one typed line each;
 //! * [`Errno`]: what they answer, by name;
+//! * [`descriptor`]: what a descriptor is;
 //! * [`Line`]: text in a fixed buffer, for the one line that says what went wrong;
 //! * [`lines`], [`maps`], [`proc`](mod@proc): readers of `/proc`;
 //! * [`timer`]: how a timer is set so that it goes on where it was.
 #![cfg_attr(not(test), no_std)]
 
 pub mod call;
+pub mod descriptor;
 mod errno;
 mod line;
 pub mod lines;

@@ -1,5 +1,6 @@
 //! Text in a fixed buffer, and the names of signals.
 
+use core::ffi::CStr;
 use core::fmt;
 
 use crate::call::{self, Fd};
@@ -18,6 +19,13 @@ impl<const N: usize> Line<N> {
         Self { bytes: [0; N], length: 0 }
     }
 
+    /// The text that `format` makes.
+    pub fn of(format: fmt::Arguments<'_>) -> Self {
+        let mut line = Self::new();
+        let _ = fmt::Write::write_fmt(&mut line, format);
+        line
+    }
+
     /// What has been written into it.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
@@ -28,6 +36,11 @@ impl<const N: usize> Line<N> {
         let room = (N - self.length).min(bytes.len());
         self.bytes[self.length..self.length + room].copy_from_slice(&bytes[..room]);
         self.length += room;
+    }
+
+    /// The text up to the NUL that was written into it, as a path.
+    pub fn as_path(&self) -> &CStr {
+        CStr::from_bytes_until_nul(self.as_bytes()).unwrap_or(c"")
     }
 
     /// Whether something may have been cut off.

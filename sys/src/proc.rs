@@ -233,8 +233,24 @@ pub fn for_each_thread<E: From<Errno>>(
     for_each_number(c"/proc/self/task", buffer, |_, tid| each(tid as u32))
 }
 
+/// Calls `each` for every process that `/proc` shows.
+///
+/// # Errors
+///
+/// Those of open(2) and getdents(2); what `each` fails with ends the listing.
+pub fn for_each_process<E: From<Errno>>(
+    buffer: &mut [u8],
+    mut each: impl FnMut(u32) -> Result<(), E>,
+) -> Result<(), E> {
+    for_each_number(c"/proc", buffer, |_, pid| each(pid as u32))
+}
+
 /// Calls `each` with the descriptor of a directory and every name in it that is a number.
-fn for_each_number<E: From<Errno>>(
+///
+/// # Errors
+///
+/// Those of open(2) and getdents(2); what `each` fails with ends the listing.
+pub fn for_each_number<E: From<Errno>>(
     path: &CStr,
     buffer: &mut [u8],
     mut each: impl FnMut(Fd, u64) -> Result<(), E>,

@@ -187,6 +187,17 @@ impl Running {
         })
     }
 
+    /// Asks for a checkpoint, and returns the line that the library says though it writes the image.
+    pub fn says_while_it_writes(&mut self) -> String {
+        let watch = Watch::renames(self.image.parent().expect("a directory"));
+        self.signal(self.signal);
+        let line = self.until("for a line", None, |run| run.errors.line());
+        if let Err(refusal) = self.answer(&watch) {
+            self.fail(&format!("no image: {refusal}"));
+        }
+        line
+    }
+
     /// Asks a program that reads its standard input for a checkpoint, which must be refused in one
     /// line that contains all of `words`, and leave nothing behind.
     pub fn refuses(&mut self, words: &[&str]) -> String {

@@ -1,0 +1,201 @@
+//! What the image holds of descriptors.
+//!
+//! ```text
+//!   Descriptor | path, padded to 8 bytes | state, padded to 8 bytes | Descriptor | ...
+//! ```
+//!
+//! The state is that of a kind of descriptor: a structure of this file, or several.
+
+use bytemuck::{Pod, Zeroable};
+use static_assertions::const_assert_eq;
+
+use crate::record::WithTail;
+
+/// What a descriptor is.
+pub mod descriptor {
+    /// A regular file, opened again by its path.
+    pub const REGULAR: u32 = 1;
+    /// A directory, likewise.
+    pub const DIRECTORY: u32 = 2;
+    /// A plain device such as `/dev/null`, likewise.
+    pub const DEVICE: u32 = 3;
+    /// A standard stream that was a terminal, a pipe or the like: that of the restart.
+    pub const INHERITED: u32 = 4;
+    /// What cannot be restored: a descriptor on which everything fails.
+    pub const FAILING: u32 = 5;
+    /// An end of a pipe: [`Pipe`](super::Pipe) and its [`Message`](super::Message)s.
+    pub const PIPE: u32 = 6;
+    /// A FIFO, opened again by its path, likewise.
+    pub const FIFO: u32 = 7;
+    /// An eventfd: [`EventCounter`](super::EventCounter).
+    pub const EVENT_COUNTER: u32 = 8;
+    /// A timerfd: [`FileTimer`](super::FileTimer).
+    pub const TIMER: u32 = 9;
+    /// A signalfd: its signal mask, 64 bits.
+    pub const SIGNALS: u32 = 10;
+    /// An epoll set: [`Watched`](super::Watched) descriptors.
+    pub const EPOLL: u32 = 11;
+    /// A pidfd of the process itself.
+    pub const PROCESS: u32 = 12;
+    /// A regular file that has been deleted: [`FileContents`](super::FileContents) has what is in it.
+    pub const DELETED: u32 = 13;
+
+    /// All of them.
+    pub const KNOWN: core::ops::RangeInclusive<u32> = REGULAR..=DELETED;
+    /// The kinds whose contents are in the image.
+    pub const WITH_CONTENTS: [u32; 1] = [DELETED];
+}
+
+/// A descriptor.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Its number.
+    pub fd: i32,
+    /// A constant of [`descriptor`].
+    pub kind: u32,
+    /// The flags of open(2), close-on-exec among them, but for `O_ASYNC`.
+    pub flags: u32,
+    /// The lowest descriptor that shares the open file: itself, if none is lower.
+    pub shares: i32,
+    /// The file offset.
+    pub offset: u64,
+    /// The file's size.
+    pub size: u64,
+    /// The device it is on, as stat(2) numbers it.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// The length of the path behind this record.
+    pub name_length: u32,
+    /// The file's modification time, nanoseconds and
+    pub mtime_nsec: u32,
+    /// seconds.
+    pub mtime: i64,
+    /// The checksum of the file's last bytes ([`tail_of_file`]); 0 if it is not known.
+    pub tail: u64,
+    /// Who gets its signals: a thread, process or process group (fcntl(2), `F_SETOWN_EX`); 0 for nobody.
+    pub owner: i32,
+    /// Which of them: `F_OWNER_TID`, `F_OWNER_PID` or `F_OWNER_PGRP`.
+    pub owner_kind: u32,
+    /// Which signal (`F_SETSIG`); 0 for SIGIO.
+    pub signal: u16,
+    /// Whether it is sent (`O_ASYNC`): 1 or 0.
+    pub asynchronous: u16,
+    /// The length of the state behind the path.
+    pub state_length: u32,
+}
+const_assert_eq!(size_of::<Descriptor>(), 88);
+
+impl WithTail for Descriptor {
+    fn tail_length(&self) -> usize {
+        (self.name_length as usize).next_multiple_of(8) + self.state_length as usize
+    }
+}
+
+impl Descriptor {
+    /// Path and state, which are what stands behind the record.
+    pub fn path_and_state<'a>(&self, tail: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        let length = self.name_length as usize;
+        let state = tail.get(length.next_multiple_of(8)..).unwrap_or(&[]);
+        (tail.get(..length).unwrap_or(tail), state)
+    }
+}
+
+/// Which bytes of a file of `size` bytes are its tail: by them it is known again.
+pub const fn tail_of_file(size: u64) -> core::ops::Range<u64> {
+    size.saturating_sub(TAIL as u64)..size
+}
+
+/// The most bytes in the tail of a file.
+pub const TAIL: usize = 4096;
+
+/// The contents of an open file that has no name any more, or never had one. They lie in the image
+/// behind the pages of memory, and are zeros where the image has a hole.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct FileContents {
+    /// The descriptor.
+    pub fd: i32,
+    /// Always 0.
+    pub reserved: u32,
+    /// How many bytes.
+    pub length: u64,
+    /// Where in the image.
+    pub offset: u64,
+    /// Their checksum.
+    pub checksum: u64,
+}
+const_assert_eq!(size_of::<FileContents>(), 32);
+
+/// A pipe. Of its descriptors the first one has its contents.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Pipe {
+    /// Bytes it has room for (`F_GETPIPE_SZ`).
+    pub capacity: u32,
+    /// Whether each write to it is a packet (`O_DIRECT`, pipe(2)): 1 or 0.
+    pub packets: u32,
+}
+const_assert_eq!(size_of::<Pipe>(), 8);
+
+/// Bytes that are on their way: of a pipe in packet mode a packet, else all that there are.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// How many bytes follow.
+    pub length: u64,
+}
+const_assert_eq!(size_of::<Message>(), 8);
+
+impl WithTail for Message {
+    fn tail_length(&self) -> usize {
+        self.length as usize
+    }
+}
+
+/// An eventfd (eventfd(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct EventCounter {
+    /// Its count.
+    pub count: u64,
+    /// Whether a read takes but one from it (`EFD_SEMAPHORE`): 1 or 0.
+    pub semaphore: u64,
+}
+const_assert_eq!(size_of::<EventCounter>(), 16);
+
+/// A timerfd (timerfd_create(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct FileTimer {
+    /// The clock.
+    pub clock: i32,
+    /// The flags of timerfd_settime(2).
+    pub flags: u32,
+    /// Until it fires next; or when, for a point of a clock that may be set (`TFD_TIMER_ABSTIME` of
+    /// `CLOCK_REALTIME`); 0 if it does not.
+    pub next: u64,
+    /// From then on; 0 for once.
+    pub interval: u64,
+    /// How often it has fired since it was last read.
+    pub ticks: u64,
+}
+const_assert_eq!(size_of::<FileTimer>(), 32);
+
+/// What an epoll set watches (epoll_ctl(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The number it was added by, which may be another's by now.
+    pub fd: i32,
+    /// A descriptor of the same open file.
+    pub through: i32,
+    /// The user's data.
+    pub data: u64,
+    /// For which events, with flags such as `EPOLLET`.
+    pub events: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+const_assert_eq!(size_of::<Watched>(), 24);

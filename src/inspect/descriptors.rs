@@ -1,0 +1,109 @@
+//! The descriptors of an image, each with its kind and state.
+
+use std::io::Write;
+
+use anyhow::Result;
+use ckpt_image::Head;
+use ckpt_image::files::{Descriptor, EventCounter, FileTimer, Message, Pipe, Watched, descriptor};
+use ckpt_image::record::{self, all_with_tails, first, kind};
+use ckpt_sys::Escaped;
+
+use super::state::{clock, signals_in};
+use super::{heading, note};
+use crate::text::{Bytes, Nanoseconds, joined};
+
+/// Prints them.
+pub fn print(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
+    heading(out, "DESCRIPTORS")?;
+    writeln!(out, "{:>4}  {:<9}  {:<16} {:>12}  path", "fd", "kind", "mode", "offset")?;
+    for (descriptor, tail) in all_with_tails::<Descriptor>(note(head, kind::DESCRIPTORS)) {
+        let (path, state) = descriptor.path_and_state(tail);
+        let more = match descriptor.shares {
+            other if other == descriptor.fd => described(&descriptor, state),
+            other => format!("as {other}"),
+        };
+        writeln!(
+            out,
+            "{:>4}  {:<9}  {:<16} {:>12}  {}{}",
+            descriptor.fd,
+            kind_of(descriptor.kind),
+            mode(descriptor.flags),
+            descriptor.offset,
+            Escaped(path),
+            if more.is_empty() { more } else { format!(" ({more})") },
+        )?;
+    }
+    Ok(())
+}
+
+fn kind_of(kind: u32) -> &'static str {
+    match kind {
+        descriptor::REGULAR => "file",
+        descriptor::DIRECTORY => "directory",
+        descriptor::DEVICE => "device",
+        descriptor::INHERITED => "inherited",
+        descriptor::FAILING => "failing",
+        descriptor::PIPE => "pipe",
+        descriptor::FIFO => "FIFO",
+        descriptor::EVENT_COUNTER => "eventfd",
+        descriptor::TIMER => "timerfd",
+        descriptor::SIGNALS => "signalfd",
+        descriptor::EPOLL => "epoll",
+        descriptor::PROCESS => "pidfd",
+        descriptor::DELETED => "deleted",
+        _ => "?",
+    }
+}
+
+/// The state of a descriptor in words, if it has any.
+fn described(record: &Descriptor, state: &[u8]) -> String {
+    if state.is_empty() && record.kind != descriptor::DELETED {
+        return String::new();
+    }
+    let words = match record.kind {
+        descriptor::PIPE | descriptor::FIFO => first::<Pipe>(state).map(|(pipe, messages)| {
+            let lengths = all_with_tails::<Message>(messages).map(|(message, _)| message.length);
+            let packets = if pipe.packets == 0 { "" } else { " in packets" };
+            format!("{}{packets} of {}", Bytes(lengths.sum()), Bytes(pipe.capacity.into()))
+        }),
+        descriptor::EVENT_COUNTER => first::<EventCounter>(state).map(|(counter, _)| {
+            let kind = if counter.semaphore == 0 { "" } else { ", a semaphore" };
+            format!("count {}{kind}", counter.count)
+        }),
+        descriptor::TIMER => first::<FileTimer>(state).map(|(timer, _)| {
+            let every = match timer.interval {
+                0 => String::new(),
+                interval => format!(", every {}", Nanoseconds(interval)),
+            };
+            let set = if timer.next == 0 { "not set" } else { "set" };
+            format!("{set}{every}, {} ticks, {}", timer.ticks, clock(timer.clock))
+        }),
+        descriptor::SIGNALS => first::<u64>(state).map(|(mask, _)| joined(signals_in(mask))),
+        descriptor::EPOLL => Ok(joined(record::all::<Watched>(state).map(|watched| {
+            format!("{} for {:#x} with {:#x}", watched.fd, watched.events, watched.data)
+        }))),
+        descriptor::DELETED => Ok(Bytes(record.size).to_string()),
+        _ => Ok(String::new()),
+    };
+    words.unwrap_or_else(|why| why.to_string())
+}
+
+/// The flags of open(2) that are the same everywhere, in words.
+fn mode(flags: u32) -> String {
+    let mut words = vec![match flags & 3 {
+        0 => "r",
+        1 => "w",
+        _ => "rw",
+    }];
+    for (bit, word) in [
+        (libc::O_APPEND, "append"),
+        (libc::O_NONBLOCK, "nonblock"),
+        (libc::O_DSYNC, "sync"),
+        (libc::O_CLOEXEC, "cloexec"),
+    ] {
+        if flags & bit as u32 != 0 {
+            words.push(word);
+        }
+    }
+    words.join(",")
+}
