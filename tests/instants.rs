@@ -114,6 +114,19 @@ fn of_a_musl_program_that_signals_its_threads() {
     strike(place.compiled("musl-gcc", "thread_ring").args([work(50_000).to_string()]));
 }
 
+/// No byte that is in a pipe is lost or doubled.
+#[test]
+fn of_a_glibc_program_with_a_pipe() {
+    let place = Place::new(User::Ordinary);
+    strike(place.compiled("gcc", "relay").args([work(100_000).to_string()]));
+}
+
+#[test]
+fn of_a_musl_program_with_a_pipe() {
+    let place = Place::new(User::Ordinary);
+    strike(place.compiled("musl-gcc", "relay").args([work(100_000).to_string()]));
+}
+
 #[test]
 fn of_python() {
     const SCRIPT: &str = r#"
