@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    PATIENCE, Place, Program, Running, User, cargo, each_user, machine, random, repetitions,
+    PATIENCE, Place, Program, Running, User, cargo, each_user, machine, random, repetitions, work,
 };
 use rand::Rng;
 
@@ -197,6 +197,19 @@ fn check_says_no_of_what_a_checkpoint_would_refuse() {
             says_no(place, run, &[word]);
         });
     }
+}
+
+/// Nothing is lost from any register.
+#[test]
+fn check_leaves_the_registers() {
+    each_user(|place| {
+        let mut run = place.target("vectors").args([work(100).max(30).to_string()]).start();
+        run.expect("ready");
+        while !run.has_ended() {
+            check(place, &run);
+        }
+        run.ends_well();
+    });
 }
 
 /// What a program waits for comes when it would have come.

@@ -47,6 +47,11 @@ use linux_raw_sys::general::{
     __NR_gettid, __NR_gettimeofday, __NR_munmap, __NR_prctl, __NR_ptrace, __NR_rt_sigreturn,
     __NR_sched_yield, __NR_wait4, __WALL, CLONE_UNTRACED, CLONE_VM, iovec, siginfo_t, stack_t,
 };
+use linux_raw_sys::general::{
+    __NR_clock_nanosleep, __NR_futex, __NR_msgrcv, __NR_msgsnd, __NR_nanosleep, __NR_ppoll,
+    __NR_pselect6, __NR_restart_syscall, __NR_rt_sigsuspend, FUTEX_CMD_MASK, FUTEX_WAIT,
+    FUTEX_WAIT_BITSET, TIMER_ABSTIME,
+};
 use linux_raw_sys::prctl::{
     PR_GET_SHADOW_STACK_STATUS, PR_GET_TAGGED_ADDR_CTRL, PR_PAC_GET_ENABLED_KEYS,
     PR_PAC_SET_ENABLED_KEYS, PR_SET_PTRACER, PR_SET_TAGGED_ADDR_CTRL, PR_SME_GET_VL, PR_SME_SET_VL,
@@ -59,7 +64,7 @@ use linux_raw_sys::ptrace::{
 use static_assertions::{assert_eq_size, const_assert, const_assert_eq};
 
 use crate::outcome::RESTARTED;
-use crate::{CallMade, WaitsFor, WeakSymbols};
+use crate::{CallMade, EINTR_CALLS, Interrupted, StandingCall, WaitsFor, WeakSymbols};
 
 /// This machine in ELF headers (`EM_AARCH64`).
 pub const ELF_MACHINE: u16 = 183;
@@ -1295,16 +1300,24 @@ impl WeakSymbols {
 /// The instruction that makes a system call: `svc #0`.
 pub const SYSTEM_CALL: &[u8] = &[0x01, 0x00, 0x00, 0xd4];
 
+/// The bits of the processor's state that say that an indirect branch led here: an instruction that is
+/// no landing pad would then be refused.
+const BRANCH_TYPE: u64 = 0b11 << 10;
+
 /// Where an instruction may begin: at multiples of this.
 pub const INSTRUCTION_ALIGNMENT: u64 = 4;
 
 /// The general registers of a stopped program (`PTRACE_GETREGSET` with `NT_PRSTATUS`):
 /// `struct user_pt_regs`.
 ///
-/// What becomes of a system call that the stop interrupted has been decided before the tracer sees
-/// them: the kernel has taken the program counter back to the instruction, and the first argument is
-/// in x0 again (`do_signal` in arch/arm64/kernel/signal.c). So with these put back the call is made
-/// again.
+/// What becomes of a system call that the stop interrupted the kernel has half decided before the
+/// tracer sees them (`do_signal` in arch/arm64/kernel/signal.c): the program counter is back at the
+/// instruction, and in x0 is the first argument again, in place of the restart code. Once the program
+/// has made another call, the kernel has forgotten the other half: that a sleep is to be gone on with
+/// instead of begun anew, and that a signal's handler may end the call. So it is put where it was
+/// before: at the end of a system call, with a restart code in x0, and what the kernel alone has, the
+/// first argument of that call, as it was. [`TracedRegisters::interrupted`] tells how; the next stop
+/// on the way to deliver signals finds all as this one did.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct TracedRegisters {
@@ -1325,6 +1338,7 @@ impl TracedRegisters {
         self.x[..6].copy_from_slice(&arguments);
         self.x[8] = number.into();
         self.pc = instruction;
+        self.pstate &= !BRANCH_TYPE;
         self
     }
 
@@ -1333,7 +1347,34 @@ impl TracedRegisters {
         self.x[0] as i64
     }
 
-    /// With what the program goes on that was stopped with these.
+    /// How to go on in the call that the stop interrupted, if there is one. `standing` is that which
+    /// the program stood in before.
+    pub fn interrupted(self, standing: &StandingCall) -> Option<Interrupted<Self>> {
+        let [first_argument, others @ ..] = standing.arguments;
+        let behind = standing.instruction_pointer;
+        let same = self.x[8] == standing.number
+            && self.sp == standing.stack_pointer
+            && self.x[1..6] == others;
+        let at = behind.wrapping_sub(SYSTEM_CALL.len() as u64);
+        let taken_back = self.pc == at && self.x[0] == first_argument;
+        let failed = self.pc == behind && self.x[0] == u64::from(EINTR).wrapping_neg();
+        let number = u32::try_from(standing.number).ok()?;
+        let code = match (same, taken_back, failed && EINTR_CALLS.contains(&number)) {
+            (true, true, _) => restart_code(number, standing.arguments),
+            // It has not done anything yet.
+            (true, _, true) => ERESTARTNOHAND,
+            _ => return None,
+        };
+        let with = |pc, result| {
+            let mut registers = Self { pc, ..self };
+            registers.x[0] = result;
+            registers
+        };
+        let at_end = with(behind, code.wrapping_neg());
+        Some(Interrupted { first_argument, at_end, to_go_on: with(at, first_argument) })
+    }
+
+    /// With what the program goes on that was stopped with these, and stood in no call.
     pub fn to_go_on(self) -> Self {
         self
     }
@@ -1343,6 +1384,40 @@ impl TracedRegisters {
     pub fn free_stack(&self, length: u64) -> u64 {
         self.sp.wrapping_sub(length) & !15
     }
+}
+
+// include/linux/errno.h: a call is made again unless a handler without SA_RESTART runs; in any case;
+// unless a handler runs; likewise, by way of restart_syscall(2).
+const ERESTARTSYS: u64 = 512;
+const ERESTARTNOINTR: u64 = 513;
+const ERESTARTNOHAND: u64 = 514;
+const ERESTART_RESTARTBLOCK: u64 = 516;
+
+/// With which of these codes a system call ends that a stop interrupts.
+#[allow(non_upper_case_globals, reason = "the kernel's names")]
+fn restart_code(number: u32, arguments: [u64; 6]) -> u64 {
+    const COMMAND: u64 = FUTEX_CMD_MASK as u32 as u64;
+    let [_, second, _, fourth, ..] = arguments;
+    let command = (second & COMMAND) as u32;
+    match number {
+        __NR_nanosleep | __NR_restart_syscall => ERESTART_RESTARTBLOCK,
+        __NR_clock_nanosleep if second & u64::from(TIMER_ABSTIME) == 0 => ERESTART_RESTARTBLOCK,
+        __NR_futex if ![FUTEX_WAIT, FUTEX_WAIT_BITSET].contains(&command) => ERESTARTNOINTR,
+        __NR_futex if fourth != 0 => ERESTART_RESTARTBLOCK,
+        __NR_clock_nanosleep | __NR_msgrcv | __NR_msgsnd | __NR_ppoll | __NR_pselect6
+        | __NR_rt_sigsuspend => ERESTARTNOHAND,
+        _ => ERESTARTSYS,
+    }
+}
+
+/// The sets of registers (`PTRACE_GETREGSET`) that no system call preserves.
+pub const CALL_CLOBBERED: [u32; 2] = [NT_ARM_SVE, NT_ARM_SSVE];
+
+/// Whether a program has something in such a set: it has not if it is in a system call, nor if the
+/// other one is in use.
+pub fn is_in_use(set: &[u8]) -> bool {
+    const SVE_PT_REGS_SVE: u64 = 1; // asm/ptrace.h
+    number::<2>(set, offset_of!(user_sve_header, flags)) & SVE_PT_REGS_SVE != 0
 }
 
 // The memory functions. Pairs of vector registers carry what is long, 64 bytes a round; an access

@@ -12,15 +12,17 @@
 //! * [`WeakSymbols`]: what the C library of the program says of itself, if it does;
 //! * [`signal_return`], [`program_entry!`], [`write_jump`], [`synchronize_instructions`], thread
 //!   pointers and small constants;
-//! * [`TracedRegisters`], [`SYSTEM_CALL`]: what a tracer needs to make a stopped program issue a
-//!   system call;
+//! * [`TracedRegisters`], [`CALL_CLOBBERED`], [`SYSTEM_CALL`]: what a tracer needs to make a stopped
+//!   program issue a system call;
 //! * the memory functions that the compiler takes for granted (`memcpy` and its kin), *hidden*:
 //!   exported from a preloaded library they would replace the program's own.
 #![no_std]
 
 use linux_raw_sys::general::{
-    __NR_clock_nanosleep, __NR_epoll_pwait, __NR_epoll_pwait2, __NR_futex, __NR_nanosleep,
-    __NR_ppoll, __NR_pselect6, __NR_rt_sigsuspend, __NR_rt_sigtimedwait,
+    __NR_accept, __NR_accept4, __NR_clock_nanosleep, __NR_epoll_pwait, __NR_epoll_pwait2,
+    __NR_futex, __NR_io_getevents, __NR_nanosleep, __NR_ppoll, __NR_pselect6, __NR_read,
+    __NR_recvfrom, __NR_recvmmsg, __NR_recvmsg, __NR_rt_sigsuspend, __NR_rt_sigtimedwait,
+    __NR_semop, __NR_semtimedop, __NR_sendmsg, __NR_sendto, __NR_write,
 };
 
 #[cfg(target_arch = "aarch64")]
@@ -137,4 +139,48 @@ const WAITS: [(u32, WaitsFor); 9] = [
     (__NR_rt_sigsuspend, WaitsFor::HandlerOfMask),
     (__NR_rt_sigtimedwait, WaitsFor::Signal),
     (__NR_futex, WaitsFor::Futex),
+];
+
+/// The system call that a program stands in, as `/proc/PID/syscall` tells it (proc(5)).
+#[derive(Clone, Copy)]
+pub struct StandingCall {
+    /// Its number.
+    pub number: u64,
+    /// Its arguments.
+    pub arguments: [u64; 6],
+    /// The stack pointer.
+    pub stack_pointer: u64,
+    /// The address behind the instruction.
+    pub instruction_pointer: u64,
+}
+
+/// How another program goes on in a system call that a stop interrupted ([`TracedRegisters`]).
+#[derive(Clone, Copy)]
+pub struct Interrupted<Registers> {
+    /// The first argument that a call must have at whose end the next registers are set.
+    pub first_argument: u64,
+    /// The registers at the end of that call.
+    pub at_end: Registers,
+    /// The registers with which it is then let go.
+    pub to_go_on: Registers,
+}
+
+/// The calls that fail with `EINTR` after a stop, sockets' when they have a time-out; apart from
+/// `connect`, which cannot be made twice.
+const EINTR_CALLS: [u32; 15] = [
+    __NR_epoll_pwait,
+    __NR_epoll_pwait2,
+    __NR_semop,
+    __NR_semtimedop,
+    __NR_rt_sigtimedwait,
+    __NR_io_getevents,
+    __NR_read,
+    __NR_write,
+    __NR_accept,
+    __NR_accept4,
+    __NR_recvfrom,
+    __NR_recvmsg,
+    __NR_recvmmsg,
+    __NR_sendto,
+    __NR_sendmsg,
 ];

@@ -32,19 +32,15 @@ use core::arch::{asm, naked_asm};
 use core::mem::{offset_of, size_of};
 use linux_raw_sys::errno::EINTR;
 use linux_raw_sys::general::{
-    __NR_accept, __NR_accept4, __NR_epoll_pwait, __NR_epoll_pwait2, __NR_epoll_wait,
-    __NR_io_getevents, __NR_read, __NR_recvfrom, __NR_recvmmsg, __NR_recvmsg, __NR_rt_sigtimedwait,
-    __NR_semop, __NR_semtimedop, __NR_sendmsg, __NR_sendto, __NR_write,
-};
-use linux_raw_sys::general::{
-    __NR_arch_prctl, __NR_clock_getres, __NR_clock_gettime, __NR_exit, __NR_exit_group,
-    __NR_getcpu, __NR_getrandom, __NR_gettimeofday, __NR_munmap, __NR_rt_sigreturn, __NR_time,
+    __NR_arch_prctl, __NR_clock_getres, __NR_clock_gettime, __NR_epoll_wait, __NR_exit,
+    __NR_exit_group, __NR_getcpu, __NR_getrandom, __NR_gettimeofday, __NR_munmap,
+    __NR_rt_sigreturn, __NR_time,
 };
 use linux_raw_sys::general::{__NR_pause, __NR_poll, __NR_select, ARCH_SET_FS, siginfo_t, stack_t};
 use static_assertions::{const_assert, const_assert_eq};
 
 use crate::outcome::RESTARTED;
-use crate::{CallMade, WaitsFor, WeakSymbols};
+use crate::{CallMade, EINTR_CALLS, Interrupted, StandingCall, WaitsFor, WeakSymbols};
 
 /// This machine in ELF headers (`EM_X86_64`).
 pub const ELF_MACHINE: u16 = 62;
@@ -1130,27 +1126,6 @@ pub const INSTRUCTION_ALIGNMENT: u64 = 1;
 /// Bytes below the stack pointer that a function may use without moving it (System V ABI, 3.2.2).
 const RED_ZONE: u64 = 128;
 
-/// The calls that fail with `EINTR` after a stop, sockets' when they have a time-out; apart from
-/// `connect`, which cannot be made twice.
-const EINTR_CALLS: [u32; 16] = [
-    __NR_epoll_wait,
-    __NR_epoll_pwait,
-    __NR_epoll_pwait2,
-    __NR_semop,
-    __NR_semtimedop,
-    __NR_rt_sigtimedwait,
-    __NR_io_getevents,
-    __NR_read,
-    __NR_write,
-    __NR_accept,
-    __NR_accept4,
-    __NR_recvfrom,
-    __NR_recvmsg,
-    __NR_recvmmsg,
-    __NR_sendto,
-    __NR_sendmsg,
-];
-
 /// The general registers of a stopped program (`PTRACE_GETREGSET` with `NT_PRSTATUS`):
 /// `struct user_regs_struct` (arch/x86/include/asm/user_64.h).
 ///
@@ -1212,6 +1187,12 @@ impl TracedRegisters {
         self.rax as i64
     }
 
+    /// How to go on in the call that the stop interrupted, if that takes more than
+    /// [`TracedRegisters::to_go_on`]: it does not.
+    pub fn interrupted(self, _: &StandingCall) -> Option<Interrupted<Self>> {
+        None
+    }
+
     /// With what the program goes on that was stopped with these.
     ///
     /// A few calls do not go on after a stop, but fail with `EINTR` (signal(7)), which a program
@@ -1219,7 +1200,8 @@ impl TracedRegisters {
     /// restart them, unless a handler runs: then they fail as ever. Their time-outs begin anew.
     pub fn to_go_on(self) -> Self {
         const ERESTARTNOHAND: u64 = 514; // include/linux/errno.h
-        let in_call = u32::try_from(self.orig_rax).is_ok_and(|call| EINTR_CALLS.contains(&call));
+        let fails = |call| call == __NR_epoll_wait || EINTR_CALLS.contains(&call);
+        let in_call = u32::try_from(self.orig_rax).is_ok_and(fails);
         if in_call && self.rax == u64::from(EINTR).wrapping_neg() {
             Self { rax: ERESTARTNOHAND.wrapping_neg(), ..self }
         } else {
@@ -1231,6 +1213,14 @@ impl TracedRegisters {
     pub fn free_stack(&self, length: u64) -> u64 {
         self.rsp.wrapping_sub(RED_ZONE + length) & !15
     }
+}
+
+/// The sets of registers (`PTRACE_GETREGSET`) that no system call preserves.
+pub const CALL_CLOBBERED: [u32; 0] = [];
+
+/// Whether a program has something in such a set.
+pub fn is_in_use(_: &[u8]) -> bool {
+    false
 }
 
 // The memory functions. The string instructions are short and, on any CPU of the last ten years,

@@ -9,6 +9,7 @@
 //!   save                              registers, signal mask, rseq_cs, a few bytes of stack
 //!   block its signals                 what comes now stays pending
 //!   PTRACE_SYSCALL, twice             over a system call instruction somewhere in its memory
+//!   (and once more, on aarch64)       see TracedRegisters::interrupted
 //!   PTRACE_INTERRUPT                  it stops on its way to deliver signals, once more:
 //!   put back                          only there does the kernel resume an interrupted call
 //!   PTRACE_DETACH
@@ -16,17 +17,17 @@
 //!
 //! A call that was interrupted (`nanosleep`, `poll`, `read`…) goes on by the kernel's own rules,
 //! since it finds in the last stop what it had left in the first; for the few calls that it does
-//! not resume, see [`TracedRegisters::to_go_on`].
+//! not resume, see [`TracedRegisters`].
 //!
 //! `rseq_cs` is saved because the kernel clears it when it finds the program outside the restartable
 //! sequence that it names, which is where the call makes it be; with it put back, a sequence that
 //! was interrupted is aborted as it must be.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
-use ckpt_arch::{INSTRUCTION_ALIGNMENT, SYSTEM_CALL, TracedRegisters};
+use ckpt_arch::{INSTRUCTION_ALIGNMENT, Interrupted, SYSTEM_CALL, StandingCall, TracedRegisters};
 use ckpt_image::record::Disposition;
 use libc::c_int;
 
@@ -46,10 +47,11 @@ pub fn disposition(
 ) -> Result<Disposition> {
     // Were this program ended half-way, the other would go on with the wrong registers.
     let _until_done = SignalsBlocked::new();
+    let standing = standing_call(pid);
     let tracee = Tracee::seize(pid as _)?;
     tracee.interrupt()?;
     tracee.wait_for_interrupt()?;
-    let prepared = Saved::of(&tracee)
+    let prepared = Saved::of(&tracee, standing)
         .and_then(|saved| find_call(&saved.memory, code).map(|instruction| (saved, instruction)));
     match prepared {
         Ok((saved, instruction)) => {
@@ -78,26 +80,33 @@ fn ask(
 ) -> (Result<Disposition>, c_int) {
     let mut deliver = 0;
     let mut answer = || {
-        let arguments = [signal.into(), 0, saved.stack_address, size_of::<u64>() as u64, 0, 0];
-        let call = libc::SYS_rt_sigaction as u32;
-        tracee.set_mask(!SYNCHRONOUS)?;
-        tracee.set_registers(&saved.registers.with_call(instruction, call, arguments))?;
-        for _ in ["into the call", "out of it"] {
-            tracee.go_on_to_call()?;
-            loop {
-                match tracee.wait()? {
-                    Stop::Call => break,
-                    Stop::Event(_) => tracee.go_on_to_call()?,
-                    Stop::Signal(signal) => {
-                        deliver = tracee.if_sent(signal);
-                        bail!("it was interrupted by a signal: try again");
+        let mut call = |number: libc::c_long, arguments: [u64; 6]| {
+            let registers = saved.registers.with_call(instruction, number as u32, arguments);
+            tracee.set_registers(&registers)?;
+            for _ in ["into the call", "out of it"] {
+                tracee.go_on_to_call()?;
+                loop {
+                    match tracee.wait()? {
+                        Stop::Call => break,
+                        Stop::Event(_) => tracee.go_on_to_call()?,
+                        Stop::Signal(signal) => {
+                            deliver = tracee.if_sent(signal);
+                            bail!("it was interrupted by a signal: try again");
+                        }
                     }
                 }
             }
-        }
-        let result = tracee.registers()?.call_result();
+            Ok(tracee.registers()?.call_result())
+        };
+        tracee.set_mask(!SYNCHRONOUS)?;
+        let arguments = [signal.into(), 0, saved.stack_address, size_of::<u64>() as u64, 0, 0];
+        let result = call(libc::SYS_rt_sigaction, arguments)?;
         let mut bytes = [0; size_of::<Disposition>()];
         let read = saved.memory.read_exact_at(&mut bytes, saved.stack_address);
+        if let Some(Interrupted { first_argument, at_end, .. }) = saved.interrupted {
+            call(libc::SYS_getpid, [first_argument, 0, 0, 0, 0, 0])?;
+            tracee.set_registers(&at_end)?;
+        }
         tracee.interrupt()?;
         tracee.go_on(0)?;
         if let Stop::Signal(signal) = tracee.wait()? {
@@ -114,6 +123,9 @@ fn ask(
 /// All that asking changes in a program.
 struct Saved {
     registers: TracedRegisters,
+    interrupted: Option<Interrupted<TracedRegisters>>,
+    /// Registers that the call does not preserve: sets and what is in them.
+    clobbered: Vec<(u32, Vec<u8>)>,
     mask: u64,
     memory: File,
     stack_address: u64,
@@ -123,11 +135,13 @@ struct Saved {
 }
 
 impl Saved {
-    fn of(tracee: &Tracee) -> Result<Self> {
+    fn of(tracee: &Tracee, standing: Option<StandingCall>) -> Result<Self> {
         let memory =
             File::options().read(true).write(true).open(format!("/proc/{}/mem", tracee.pid()));
         let memory = memory.context("opening its memory")?;
         let registers = tracee.registers()?;
+        let interrupted = standing.and_then(|standing| registers.interrupted(&standing));
+        let clobbered = tracee.clobbered_by_calls();
         let mask = tracee.mask()?;
         let mut stack = [0; _];
         let stack_address = registers.free_stack(size_of_val(&stack) as u64);
@@ -138,7 +152,7 @@ impl Saved {
             memory.read_exact_at(&mut value, address).context("reading its rseq area")?;
             sequence = Some((address, value));
         }
-        Ok(Self { registers, mask, memory, stack_address, stack, sequence })
+        Ok(Self { registers, interrupted, clobbered, mask, memory, stack_address, stack, sequence })
     }
 
     fn restore(&self, tracee: &Tracee) -> Result<()> {
@@ -147,9 +161,25 @@ impl Saved {
             self.memory.write_all_at(value, *address)?;
         }
         tracee.set_mask(self.mask)?;
-        tracee.set_registers(&self.registers.to_go_on())?;
-        Ok(())
+        for (set, contents) in &self.clobbered {
+            tracee.set_register_set(*set, contents)?;
+        }
+        let to_go_on = self.interrupted.map(|call| call.to_go_on);
+        tracee.set_registers(&to_go_on.unwrap_or_else(|| self.registers.to_go_on()))
     }
+}
+
+/// The system call that process `pid` stands in, if it stands in one.
+fn standing_call(pid: u32) -> Option<StandingCall> {
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    let (number, others) = text.trim_end().split_once(' ')?;
+    let mut others =
+        others.split(' ').map(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
+    let mut next = || others.next().flatten();
+    let number = number.parse().ok()?;
+    let arguments = [next()?, next()?, next()?, next()?, next()?, next()?];
+    let (stack_pointer, instruction_pointer) = (next()?, next()?);
+    Some(StandingCall { number, arguments, stack_pointer, instruction_pointer })
 }
 
 /// The address of a system call instruction.

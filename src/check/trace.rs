@@ -2,10 +2,10 @@
 
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
-use std::{io, ptr};
+use std::{io, ptr, slice};
 
 use anyhow::{Context, Result, bail, ensure};
-use ckpt_arch::TracedRegisters;
+use ckpt_arch::{CALL_CLOBBERED, TracedRegisters};
 use libc::{c_int, c_void, pid_t};
 
 /// How long the program may take to stop. Only one in an uninterruptible call takes any time.
@@ -24,6 +24,9 @@ pub const SYNCHRONOUS: u64 = {
     }
     set
 };
+
+/// The set of general registers.
+const GENERAL: u32 = libc::NT_PRSTATUS as u32;
 
 /// Why the program has stopped.
 pub enum Stop {
@@ -162,23 +165,53 @@ impl Tracee {
     pub fn registers(&self) -> Result<TracedRegisters> {
         let mut registers = TracedRegisters::default();
         let size = size_of_val(&registers);
-        let mut area = libc::iovec { iov_base: (&raw mut registers).cast(), iov_len: size };
-        let kind = libc::NT_PRSTATUS as usize as *mut c_void;
-        // SAFETY: the kernel writes at most the given length of plain numbers.
-        unsafe { self.request(libc::PTRACE_GETREGSET as _, kind, (&raw mut area).cast()) }
-            .context("reading its registers")?;
-        ensure!(area.iov_len == size, "it is not a 64-bit program");
+        // SAFETY: any bytes will do, and these are as many.
+        let bytes = unsafe { slice::from_raw_parts_mut((&raw mut registers).cast(), size) };
+        let length = self.register_set(GENERAL, bytes).context("reading its registers")?;
+        ensure!(length == size, "it is not a 64-bit program");
         Ok(registers)
     }
 
     /// Sets the general registers.
     pub fn set_registers(&self, registers: &TracedRegisters) -> Result<()> {
-        let base = ptr::from_ref(registers).cast_mut().cast();
-        let mut area = libc::iovec { iov_base: base, iov_len: size_of_val(registers) };
-        let kind = libc::NT_PRSTATUS as usize as *mut c_void;
+        let size = size_of_val(registers);
+        // SAFETY: plain numbers without padding.
+        let bytes = unsafe { slice::from_raw_parts(ptr::from_ref(registers).cast(), size) };
+        self.set_register_set(GENERAL, bytes)
+    }
+
+    /// What the program has in registers that no system call preserves, set by set.
+    pub fn clobbered_by_calls(&self) -> Vec<(u32, Vec<u8>)> {
+        const LARGEST: usize = 64 << 10;
+        let contents = |set| {
+            let mut contents = vec![0; LARGEST];
+            // Not every CPU has them all.
+            let length = self.register_set(set, &mut contents).ok()?;
+            contents.truncate(length);
+            ckpt_arch::is_in_use(&contents).then_some((set, contents))
+        };
+        CALL_CLOBBERED.into_iter().filter_map(contents).collect()
+    }
+
+    /// Reads a set of registers, and returns how many bytes it has, of those that there is room for.
+    fn register_set(&self, set: u32, into: &mut [u8]) -> io::Result<usize> {
+        let mut area = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+        // SAFETY: the kernel writes at most the given length.
+        unsafe {
+            self.request(libc::PTRACE_GETREGSET as _, set as usize as _, (&raw mut area).cast())?;
+        }
+        Ok(area.iov_len)
+    }
+
+    /// Sets a set of registers.
+    pub fn set_register_set(&self, set: u32, contents: &[u8]) -> Result<()> {
+        let iov_base = contents.as_ptr().cast_mut().cast();
+        let mut area = libc::iovec { iov_base, iov_len: contents.len() };
         // SAFETY: the kernel reads the registers.
-        unsafe { self.request(libc::PTRACE_SETREGSET as _, kind, (&raw mut area).cast()) }
-            .context("setting its registers")?;
+        unsafe {
+            self.request(libc::PTRACE_SETREGSET as _, set as usize as _, (&raw mut area).cast())
+        }
+        .context("setting its registers")?;
         Ok(())
     }
 
