@@ -35,8 +35,11 @@ pub fn list<'r>(room: &'r mut [u8], text: &mut [u8]) -> Result<&'r mut [u8], Fai
             buffer[length] = byte;
             length += 1;
         }
-        if let Some((record, name)) = describe(found, details, &mut buffer, length)? {
-            table.push_record(&record, name)?;
+        for (start, end) in config().scratch.cut(found.start, found.end) {
+            let part = maps::Mapping { start, end, ..*found };
+            if let Some((record, name)) = describe(&part, details, &mut buffer, length)? {
+                table.push_record(&record, name)?;
+            }
         }
         Ok::<(), Failure>(())
     })

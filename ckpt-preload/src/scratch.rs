@@ -100,6 +100,15 @@ impl Scratch {
         (self.base..self.base + SIZE).contains(&(address as usize))
     }
 
+    /// What of the mapping from `start` to `end` lies before it, in it and behind it: where the kernel knows
+    /// no names of mappings, it makes one of neighbours that are alike.
+    pub fn cut(self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+        let at = |address: usize| (address as u64).clamp(start, end);
+        let (first, second) = (at(self.base), at(self.base + SIZE));
+        let parts = [(start, first), (first, second), (second, end)];
+        parts.into_iter().filter(|(start, end)| start < end)
+    }
+
     /// The end of the private stack.
     pub fn stack_top(self) -> *mut u8 {
         (self.base + GUARD + STACK) as *mut u8
