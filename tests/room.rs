@@ -35,6 +35,14 @@ fn says(run: &mut Running, expression: &str, answer: &str) {
     run.expect(answer);
 }
 
+/// How much memory it takes, in MiB, apart from files.
+fn in_memory(run: &Running) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", run.pid)).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("so much");
+    kilobytes.parse::<u64>().expect("a number") >> 10
+}
+
 /// An image of python with nothing in it takes some 15 MiB, most of it code.
 const BARE: u64 = 32;
 
@@ -51,6 +59,7 @@ fn pages_never_touched() {
     let (mut run, length, _) = restarted(&program);
     assert!(length < BARE, "{length} MiB");
     says(&mut run, "all(big[n << 30] == n for n in range(64))", "True");
+    assert!(in_memory(&run) < BARE, "{} MiB", in_memory(&run));
     says(&mut run, "any(big[(n << 30) + mmap.PAGESIZE] for n in range(64))", "False");
 }
 

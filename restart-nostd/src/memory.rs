@@ -1,8 +1,8 @@
 //! The mappings and the layout of memory.
 //!
-//! Each mapping is made with the flags it had, so that the kernel accounts for it as it did. Then
-//! the contents are loaded; then it gets its final protection and what madvise(2) and mlock(2) had
-//! said of it.
+//! Each mapping is made with the flags it had, so that the kernel accounts for it as it did, and gets
+//! what madvise(2) had said of it. Then the contents are loaded, in huge pages or not; then it gets its
+//! final protection and what mlock(2) had said.
 
 use core::ffi::CStr;
 
@@ -112,12 +112,10 @@ pub fn restore(image: &Image, place: &Place) {
             _ => image.fail(&Invalid::Damaged),
         }
     }
+    let made = || mappings().filter(|(r, _)| ![mapping::VDSO, mapping::VVAR].contains(&r.kind));
+    made().for_each(|(record, _)| advise(&record));
     contents::load(image, mappings());
-    for (record, name) in mappings() {
-        if ![mapping::VDSO, mapping::VVAR].contains(&record.kind) {
-            finish(&record, name);
-        }
-    }
+    made().for_each(|(record, name)| finish(&record, name));
 }
 
 /// Makes guard pages of what were guard pages: from then on nobody can read there, nor this program. A
@@ -276,20 +274,24 @@ const ADVICE: [(VmFlags, u32); 8] = [
     (VmFlags::WIPE_ON_FORK, MADV_WIPEONFORK),
 ];
 
-/// Gives a mapping its final protection, advice and name.
+/// Gives a mapping its advice.
+fn advise(record: &Mapping) {
+    for (flag, advice) in ADVICE {
+        if flags(record).any_of(flag) {
+            // A kernel without huge pages or page merging does not know the advice, nor need it.
+            // SAFETY: none of these throws contents away.
+            let _ = unsafe { call::madvise(record.start, record.end - record.start, advice) };
+        }
+    }
+}
+
+/// Gives a mapping its final protection and name.
 fn finish(record: &Mapping, name: &[u8]) {
     let (start, length) = (record.start, record.end - record.start);
     if first_protection(record) != record.protection || record.kind == mapping::SHARED_ANONYMOUS {
         // SAFETY: the contents have been loaded.
         unsafe { call::mprotect(start, length, record.protection) }
             .or_fail(format_args!("protecting {length} bytes at {start:x}"));
-    }
-    for (flag, advice) in ADVICE {
-        if flags(record).any_of(flag) {
-            // A kernel without huge pages or page merging does not know the advice, nor need it.
-            // SAFETY: none of these throws contents away.
-            let _ = unsafe { call::madvise(start, length, advice) };
-        }
     }
     let anonymous = [mapping::ANONYMOUS, mapping::SHARED_ANONYMOUS].contains(&record.kind);
     if anonymous && !name.is_empty() && !name.starts_with(b"[") {
