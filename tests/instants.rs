@@ -128,6 +128,12 @@ fn of_a_musl_program_with_a_pipe() {
 }
 
 #[test]
+fn of_a_rust_program_with_rayon() {
+    let place = Place::new(User::Ordinary);
+    strike(place.target("parallel").args([work(500).to_string()]));
+}
+
+#[test]
 fn of_python() {
     const SCRIPT: &str = r#"
 import sys, zlib

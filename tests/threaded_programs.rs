@@ -306,6 +306,11 @@ fn main() {
     });
 }
 
+#[test]
+fn rayon() {
+    each_user(|place| survives(place.target("parallel")));
+}
+
 /// A program whose threads come when it has begun to read its input is struck when they are there.
 fn survives_at_work(program: Program, threads: usize) {
     program.start_bare().ends_well();
