@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Place, Program, Running, Watch, each_user, random, repetitions};
+use common::{PATIENCE, Place, Program, Running, Stream, Watch, each_user, random, repetitions};
 use rand::Rng;
 
 /// A call of the target, and what can end it.
@@ -21,6 +21,8 @@ struct Call {
     refused: bool,
     /// Whether musl makes it in a way that shows.
     in_musl: bool,
+    /// Whether it reads a socket.
+    of_socket: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +34,20 @@ enum End {
 use End::{Event, Signal, Time};
 
 const fn call(name: &'static str, ends: &'static [End]) -> Call {
-    Call { name, ends, refused: false, in_musl: true }
+    Call { name, ends, refused: false, in_musl: true, of_socket: false }
 }
 
-const fn epoll(name: &'static str, in_musl: bool) -> Call {
-    Call { name, ends: &[Time, Event, Signal], refused: true, in_musl }
+/// On a socket beyond the standard streams.
+const fn refused(name: &'static str) -> Call {
+    Call { refused: true, ..call(name, &[Time, Event, Signal]) }
 }
 
-const CALLS: [Call; 20] = [
+/// On a socket that is the standard input.
+const fn socket(name: &'static str) -> Call {
+    Call { of_socket: true, ..call(name, &[Time, Event, Signal]) }
+}
+
+const CALLS: [Call; 30] = [
     call("sleep", &[Time, Signal]),
     call("nanosleep", &[Time, Signal]),
     call("nanosleep_only", &[Time, Signal]),
@@ -51,10 +59,10 @@ const CALLS: [Call; 20] = [
     call("ppoll", &[Time, Event, Signal]),
     call("select", &[Time, Event, Signal]),
     call("pselect", &[Time, Event, Signal]),
-    epoll("epoll_wait", true),
-    epoll("epoll_pwait", true),
+    call("epoll_wait", &[Time, Event, Signal]),
+    call("epoll_pwait", &[Time, Event, Signal]),
     // It has no function for this one, and `syscall` does not show the number.
-    epoll("epoll_pwait2", false),
+    Call { in_musl: false, ..call("epoll_pwait2", &[Time, Event, Signal]) },
     call("pause", &[Signal]),
     call("sigsuspend", &[Signal]),
     call("sigtimedwait", &[Time, Event]),
@@ -62,10 +70,22 @@ const CALLS: [Call; 20] = [
     Call { in_musl: false, ..call("sigtimedwait", &[Signal]) },
     call("sem_timedwait", &[Time, Signal]),
     call("cond_timedwait", &[Time]),
+    socket("read"),
+    socket("readv"),
+    socket("recv"),
+    socket("recvmsg"),
+    socket("recv_all"),
+    refused("send"),
+    refused("writev"),
+    refused("sendmsg"),
+    refused("accept"),
+    refused("connect"),
 ];
 
-/// Long enough for a request to come in between.
+/// Long enough for a request to come in between,
 const SHORT: &str = "1000";
+/// and where all calls are made at once.
+const SHORT_FOR_ALL: &str = "5000";
 /// Longer than any test.
 const LONG: &str = "1000000";
 
@@ -81,11 +101,12 @@ fn each_call(place: &Place, test: impl Fn(&Call, End, Program<'_>) + Sync) {
         thread::scope(|scope| {
             for call in CALLS.iter().filter(|call| compiler == "gcc" || call.in_musl) {
                 for &end in call.ends {
-                    let time = if end == Time { SHORT } else { LONG };
+                    let time = if end == Time { SHORT_FOR_ALL } else { LONG };
                     let arguments = [call.name, &format!("{end:?}").to_lowercase(), time];
                     let image = format!("{}-{end:?}-{compiler}", call.name);
+                    let stdin = if call.of_socket { Stream::Socket } else { Stream::Pipe };
                     let program = program.clone().args(arguments).env("CKPT_FILE", &image);
-                    scope.spawn(move || test(call, end, program.image(&image)));
+                    scope.spawn(move || test(call, end, program.stdin(stdin).image(&image)));
                 }
             }
         });
@@ -296,25 +317,88 @@ fn may_be_jumped_out_of() {
     });
 }
 
-/// A write that a pipe has taken in part is completed, in this life and in the next.
+/// The lines that it writes before `done`, which are those from some number on to the last.
+fn written(run: &mut Running) -> usize {
+    const LINES: usize = 16384;
+    let lines: Vec<String> =
+        std::iter::from_fn(|| Some(run.line()).filter(|line| line != "done")).collect();
+    run.ends_well();
+    // The first one may have been written in part before.
+    let count = lines.len();
+    let numbers = lines.iter().skip(1).map(|line| line.trim().parse::<usize>());
+    assert!(numbers.eq((LINES + 1 - count..LINES).map(Ok)), "{count} lines: {}", run.all_output());
+    count
+}
+
+/// What a pipe, a terminal or a socket has taken in part is written to the end, in this life and in the
+/// next.
 #[test]
 fn write_all() {
-    let complete = |run: &mut Running| {
-        while run.line() != "done" {}
-        assert!(run.wait().success(), "{}", run.all_output());
-        run.all_output().len()
-    };
+    use Stream::{Pipe, Socket, Terminal};
+    const CALLS: [(&str, libc::c_long, &[Stream]); 4] = [
+        ("write_all", libc::SYS_write, &[Pipe, Terminal, Socket]),
+        ("writev_all", libc::SYS_writev, &[Pipe, Terminal, Socket]),
+        ("send_all", libc::SYS_sendto, &[Socket]),
+        ("sendmsg_all", libc::SYS_sendmsg, &[Socket]),
+    ];
     each_user(|place| {
         for compiler in ["gcc", "musl-gcc"] {
-            let program = place.compiled(compiler, "calls").args(["write", "time", "0"]);
-            let mut first = program.start();
-            first.expect("ready");
-            waits(&mut first, |call| call == libc::SYS_write);
-            first.checkpoint();
-            let copy = place.file("copy", fs::read(first.image()).expect("the image"));
-            assert_eq!(complete(&mut first), "ready\n".len() + 8192 * 80 + "done\n".len());
-            let rest = complete(&mut program.restart(&copy));
-            assert!(rest < 8192 * 80);
+            let program = place.compiled(compiler, "calls");
+            for (name, number, streams) in CALLS {
+                for (stream, other) in streams.iter().zip(streams.iter().cycle().skip(1)) {
+                    println!("{name} to a {stream:?}");
+                    let program = program.clone().args([name, "time", "0"]).stdout(stream.clone());
+                    let mut first = program.start();
+                    first.expect("ready");
+                    waits(&mut first, |call| call == number);
+                    let image = first.checkpoint();
+                    assert_eq!(written(&mut first), 16384);
+                    for stream in [stream, other] {
+                        let program = program.clone().stdout(stream.clone());
+                        assert!(written(&mut program.restart(&image)) < 16384);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// A program that read a socket finds another kind of file after a restart.
+#[test]
+fn read_something_else() {
+    each_user(|place| {
+        for (compiler, name) in [("gcc", "read"), ("musl-gcc", "readv")] {
+            let program = place.compiled(compiler, "calls").args([name, "event", LONG]);
+            let program = program.stdin(Stream::Socket);
+            let mut first = start(&program);
+            let image = first.checkpoint();
+            first.kill();
+            for stream in [Stream::Pipe, Stream::Terminal] {
+                let mut second = program.clone().stdin(stream).restart(&image);
+                waits_on(&mut second);
+                second.send("event");
+                is_done(&mut second);
+            }
+        }
+    });
+}
+
+/// What has been received in part is completed, if all is asked for.
+#[test]
+fn receive_all() {
+    each_user(|place| {
+        for compiler in ["gcc", "musl-gcc"] {
+            let program = place.compiled(compiler, "calls").args(["recv_all", "event", LONG]);
+            let program = program.stdin(Stream::Socket);
+            let mut first = start(&program);
+            first.send_all("eve");
+            first.has_read_all();
+            let image = first.checkpoint();
+            first.send("nt");
+            is_done(&mut first);
+            let mut second = program.restart(&image);
+            second.send("nt");
+            is_done(&mut second);
         }
     });
 }

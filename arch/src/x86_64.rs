@@ -934,6 +934,9 @@ impl Move {
             }
             0x89 => Self { destination: None, source: Source::Other },
             // xor r, r; movsxd; lea
+            0x31 if in_register && register == operand => {
+                Self { destination: Some(operand), source: Source::Immediate(0) }
+            }
             0x31 if in_register => Self { destination: Some(operand), source: Source::Other },
             0x33 | 0x63 | 0x8d => Self { destination: Some(register), source: Source::Other },
             // mov r, imm32; xor, or, and, ... with an immediate

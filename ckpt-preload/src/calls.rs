@@ -45,7 +45,8 @@
 //! finished there, and the copy returned through. To leave the alternate stack and keep the frame on it
 //! would not do: the kernel would put the next one in its place.
 //!
-//! *A write to a pipe* that has been written in part returns how much; the rest is written likewise.
+//! *Input and output* that has been done in part, or that waits for a socket with a time-out, is finished
+//! likewise: [`transfers`](crate::transfers).
 //!
 //! *When else the `EINTR` stays.* If the number of the call, its arguments or its time cannot be found out
 //! ([`SignalFrame::call_made`]). And if it may not have been the request that ended the call: a
@@ -59,16 +60,17 @@ use core::ptr;
 use ckpt_arch::{CallMade, SignalFrame, WaitsFor, leave_for_stack, return_through};
 use ckpt_sys::call::{self, MaskAt, STOPS, signal_bit};
 use ckpt_sys::timer::BILLION;
-use ckpt_sys::{Errno, Fd, timer};
+use ckpt_sys::{Errno, timer};
 use linux_raw_sys::general::{
-    __NR_write, _NSIG, CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_TAI, F_GETFL,
-    FUTEX_CMD_MASK, FUTEX_WAIT, FUTEX_WAIT_BITSET, O_NONBLOCK, PIPE_BUF, POLLOUT, S_IFIFO, S_IFMT,
-    SIGCHLD, SIGCONT, SIGURG, SIGWINCH, TIMER_ABSTIME, pollfd, siginfo_t, timespec, timeval,
+    _NSIG, CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_TAI, FUTEX_CMD_MASK, FUTEX_WAIT,
+    FUTEX_WAIT_BITSET, SIGCHLD, SIGCONT, SIGURG, SIGWINCH, TIMER_ABSTIME, siginfo_t, timespec,
+    timeval,
 };
 
 use crate::config::config;
 use crate::handler::{self, DEFAULT, IGNORE};
 use crate::threads;
+use crate::transfers::Transfer;
 
 /// The call that the request has ended.
 pub struct UnderWay {
@@ -82,14 +84,14 @@ enum Call {
     None,
     /// The program's.
     Programs(CallMade, WaitsFor, Wait),
-    /// A write of the program's, of which so many bytes have been written.
-    Write(CallMade, usize),
+    /// One that moves data.
+    Transfer(Transfer),
     /// That which finishes one of the program's, further up on the stack.
     Ours(*const Wait),
 }
 
 /// Until when it waits.
-struct Wait {
+pub struct Wait {
     clock: i32,
     /// Whether the program has said how long, rather than until when.
     relative: bool,
@@ -98,7 +100,7 @@ struct Wait {
 }
 
 /// An end that never comes.
-const NEVER: u64 = u64::MAX;
+pub const NEVER: u64 = u64::MAX;
 
 /// How long at most a wait lasts before it looks at a clock that may be set, or go on while the
 /// machine sleeps; nanoseconds.
@@ -106,7 +108,7 @@ const LOOK: u64 = BILLION;
 
 impl Wait {
     /// Until `left` nanoseconds after `now`.
-    fn relative(now: u64, left: u64) -> Self {
+    pub fn relative(now: u64, left: u64) -> Self {
         let end = Cell::new(now.saturating_add(left));
         Self { clock: CLOCK_MONOTONIC as i32, relative: true, end }
     }
@@ -130,7 +132,7 @@ impl Wait {
 
     /// Calls `call` with the time that is left, until it has waited for so long or something else has
     /// come of it. It is called once at least, so that a signal that has come is delivered.
-    fn last(
+    pub fn last(
         &self,
         mut call: impl FnMut(usize, Option<&mut timespec>) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
@@ -158,7 +160,9 @@ pub fn under_way(frame: &SignalFrame) -> UnderWay {
     } else {
         match frame.call_result(call::peek) {
             Some(EINTR) => made().and_then(|call| programs(call, requested)),
-            Some(count @ 1..) => made().and_then(|call| partial_write(call, count as usize)),
+            Some(count @ 1..) => made()
+                .and_then(|call| Transfer::in_part(call, count as usize, requested))
+                .map(Call::Transfer),
             _ => None,
         }
     };
@@ -168,7 +172,9 @@ pub fn under_way(frame: &SignalFrame) -> UnderWay {
 
 /// A call of the program's as it is to be finished; `None` if that is not known.
 fn programs(call: CallMade, now: u64) -> Option<Call> {
-    let waits = call.waits()?;
+    let Some(waits) = call.waits() else {
+        return Transfer::not_begun(call, now).map(Call::Transfer);
+    };
     let arguments = call.arguments;
     let relative = |left| Some(Wait::relative(now, left));
     let wait = match waits {
@@ -212,18 +218,6 @@ fn programs(call: CallMade, now: u64) -> Option<Call> {
     (call.first_is_known || !needs_first).then_some(Call::Programs(call, waits, wait))
 }
 
-/// A call that has written `count` bytes, if that is not all, and if it is due to a signal: a pipe takes
-/// all in the end, unless it is not to block.
-fn partial_write(call: CallMade, count: usize) -> Option<Call> {
-    let fd = Fd(call.arguments[0] as i32);
-    let partial = call.number == __NR_write
-        && call.first_is_known
-        && (count as u64) < call.arguments[2]
-        && call::fstat(fd).is_ok_and(|status| status.st_mode & S_IFMT == S_IFIFO)
-        && call::fcntl(fd, F_GETFL, 0).is_ok_and(|flags| flags & O_NONBLOCK == 0);
-    partial.then_some(Call::Write(call, count))
-}
-
 /// The time at `address` in nanoseconds.
 fn timespec_at(address: u64) -> Option<u64> {
     let mut time = [0_u64; 2];
@@ -257,7 +251,7 @@ impl UnderWay {
     pub unsafe fn finish(self, frame: *mut SignalFrame, restarted: bool) {
         // SAFETY: the caller's contract.
         let here = unsafe { &mut *frame };
-        let waits = matches!(self.call, Call::Programs(..) | Call::Write(..));
+        let waits = matches!(self.call, Call::Programs(..) | Call::Transfer(..));
         if !waits || has_room(here) {
             self.finish_on_this_stack(here, restarted);
         } else if !on_alternate_stack(here, here.stack_pointer()) {
@@ -273,29 +267,32 @@ impl UnderWay {
     }
 
     fn finish_on_this_stack(&self, frame: &mut SignalFrame, restarted: bool) {
-        match &self.call {
-            Call::None => {}
-            Call::Ours(wait) => {
-                if restarted {
-                    // SAFETY: it lies in a frame of the handler's that waits for this one to return.
-                    unsafe { &**wait }.go_on_from(self.requested);
-                }
-                frame.set_result(-(Errno::ERESTART.0 as isize));
+        let go_on = |wait: &Wait| {
+            if restarted {
+                wait.go_on_from(self.requested);
             }
-            Call::Write(call, written) => {
-                frame.set_result(finish_write(call, *written, frame.mask) as isize);
+        };
+        let finished = match &self.call {
+            Call::None => None,
+            Call::Ours(wait) => {
+                // SAFETY: it lies in a frame of the handler's that waits for this one to return.
+                go_on(unsafe { &**wait });
+                Some(Err(Errno::ERESTART))
             }
             Call::Programs(call, waits, wait) => {
-                if restarted {
-                    wait.go_on_from(self.requested);
-                }
-                if let Some(finished) = finish_wait(call, *waits, wait, frame.mask) {
-                    frame.set_result(match finished {
-                        Ok(result) => result as isize,
-                        Err(errno) => -(errno.0 as isize),
-                    });
-                }
+                go_on(wait);
+                finish_wait(call, *waits, wait, frame.mask)
             }
+            Call::Transfer(transfer) => {
+                go_on(&transfer.wait);
+                (!another_may_have_ended_it(frame.mask)).then(|| transfer.finish(frame.mask))
+            }
+        };
+        if let Some(result) = finished {
+            frame.set_result(match result {
+                Ok(result) => result as isize,
+                Err(errno) => -(errno.0 as isize),
+            });
         }
     }
 }
@@ -414,31 +411,6 @@ fn finish_wait(
         }
     };
     Some(result)
-}
-
-/// Writes what is left of a write of the program's, whose mask is `own`, until its handler ends that;
-/// returns how much has been written in all.
-fn finish_write(call: &CallMade, mut written: usize, own: u64) -> usize {
-    let [fd, from, length, ..] = call.arguments;
-    let wait = Wait::relative(0, NEVER);
-    if another_may_have_ended_it(own) {
-        return written;
-    }
-    while (written as u64) < length {
-        let mut polled = pollfd { fd: fd as i32, events: POLLOUT as i16, revents: 0 };
-        let (at, mask) = (&raw mut polled as u64, MaskAt(&raw const own as u64));
-        // SAFETY: the descriptor polled is ours.
-        if wait.last(|wait, time| unsafe { call::wait_poll(wait, at, 1, time, mask) }).is_err() {
-            break;
-        }
-        // A pipe that can be written to takes so much at once.
-        let most = (length as usize - written).min(PIPE_BUF as usize);
-        match call::write_from(Fd(fd as i32), from + written as u64, most) {
-            Ok(count) => written += count,
-            Err(_) => break,
-        }
-    }
-    written
 }
 
 /// The eight bytes at `address`.

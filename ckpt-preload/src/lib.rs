@@ -45,6 +45,7 @@ mod signals;
 mod thread;
 mod threads;
 mod timers;
+mod transfers;
 mod writer;
 
 /// Makes the dynamic loader call the constructor before `main`. The arguments that glibc passes

@@ -7,6 +7,7 @@ use core::sync::atomic::AtomicU32;
 
 use ckpt_arch::{syscall, wait_call};
 use linux_raw_sys::general::{self as nr, *};
+use linux_raw_sys::net::SOL_SOCKET;
 use linux_raw_sys::prctl::prctl_mm_map;
 use linux_raw_sys::system::new_utsname;
 
@@ -253,6 +254,13 @@ pub fn fcntl(fd: Fd, command: u32, argument: u32) -> Result<u32> {
 /// dup3(2).
 pub fn dup3(from: Fd, to: Fd, flags: u32) -> Result<()> {
     call!(__NR_dup3, from, to, flags).map(drop)
+}
+
+/// getsockopt(2) of an option of all sockets' (`SOL_SOCKET`) that has as many bytes as `value`.
+pub fn socket_option(fd: Fd, option: u32, value: &mut [u8]) -> Result<()> {
+    let mut length = value.len() as u32;
+    let at = value.as_mut_ptr();
+    call!(__NR_getsockopt, fd, SOL_SOCKET, option, at, &raw mut length).map(drop)
 }
 
 /// Whether `fd` is a terminal: `ioctl(TCGETS)` succeeds.
@@ -828,6 +836,17 @@ pub unsafe fn wait_epoll(
 /// rt_sigsuspend(2): always an error.
 pub fn wait_signal(wait: usize, mask: MaskAt) -> Result<usize> {
     wait!(wait, __NR_rt_sigsuspend, mask, SIGNAL_SET)
+}
+
+/// A call of the program's, made in its stead.
+///
+/// # Safety
+///
+/// The program expects what it does.
+pub unsafe fn make(number: u32, arguments: [u64; 6]) -> Result<usize> {
+    let registers = arguments.map(Argument::argument);
+    // SAFETY: the caller's contract.
+    again(|| result_of(unsafe { syscall(number, registers) }))
 }
 
 /// The address of what may be left out.

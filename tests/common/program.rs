@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::iter::once;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,6 +22,8 @@ pub enum Stream {
     File(PathBuf),
     /// A pseudo-terminal; standard error is always the same one.
     Terminal,
+    /// One end of a pair of stream sockets, of which the test holds the other.
+    Socket,
     /// `/dev/null`.
     Null,
 }
@@ -197,13 +200,16 @@ impl<'p> Program<'p> {
         if let Some(id) = self.place.user.id() {
             child.uid(id).gid(id); // and, being root, leaves all other groups
         }
-        let terminal =
-            [&self.stdin, &self.stdout].contains(&&Stream::Terminal).then(Terminal::open);
+        let is_one = |stream| [&self.stdin, &self.stdout].contains(&&stream);
+        let terminal = is_one(Stream::Terminal).then(Terminal::open);
         let program_end = || stdio(&terminal.as_ref().expect("opened above").program);
+        let sockets = is_one(Stream::Socket).then(|| UnixStream::pair().expect("socketpair"));
+        let socket_end = || sockets.as_ref().expect("made above").1.try_clone().expect("dup");
         child.stdin(match &self.stdin {
             Stream::Pipe => Stdio::piped(),
             Stream::File(path) => File::open(path).expect("the standard input").into(),
             Stream::Terminal => program_end(),
+            Stream::Socket => OwnedFd::from(socket_end()).into(),
             Stream::Null => Stdio::null(),
         });
         child.stdout(match &self.stdout {
@@ -212,6 +218,7 @@ impl<'p> Program<'p> {
             Stream::File(_) if command != self.command => Stdio::piped(),
             Stream::File(path) => appendable(path).into(),
             Stream::Terminal => program_end(),
+            Stream::Socket => OwnedFd::from(socket_end()).into(),
             Stream::Null => Stdio::null(),
         });
         child.stderr(if terminal.is_some() { program_end() } else { Stdio::piped() });
@@ -228,7 +235,8 @@ impl<'p> Program<'p> {
                 before.map_or(Ok(()), |action| action())
             });
         }
-        Running::start(child, terminal.map(|t| t.user), self)
+        let user_end = terminal.map(|t| t.user).or(sockets.map(|(user, _)| user.into()));
+        Running::start(child, user_end, self)
     }
 }
 

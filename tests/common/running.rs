@@ -29,13 +29,13 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `child`; `terminal` is the user's end if it has one.
-    pub fn start(mut child: Command, terminal: Option<OwnedFd>, program: &Program) -> Running {
+    /// Starts `child`; `user_end` is that of its terminal or socket, if it has one.
+    pub fn start(mut child: Command, user_end: Option<OwnedFd>, program: &Program) -> Running {
         let command = format!("{child:?}");
         let mut child = child.spawn().unwrap_or_else(|e| panic!("starting {command}: {e}"));
         let pid = Pid::from_child(&child);
         let end = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
-        let user_end = || terminal.as_ref().map(|t| File::from(t.try_clone().expect("dup")));
+        let user_end = || user_end.as_ref().map(|end| File::from(end.try_clone().expect("dup")));
         let input = child.stdin.take().map(|pipe| File::from(OwnedFd::from(pipe)));
         let output = child.stdout.take().map(|pipe| File::from(OwnedFd::from(pipe)));
         let errors = child.stderr.take().map(|pipe| File::from(OwnedFd::from(pipe)));
@@ -272,6 +272,20 @@ impl Running {
         };
         let deadline = Instant::now() + PATIENCE;
         while position().is_none_or(|position| position < bytes) {
+            if self.has_ended() || Instant::now() > deadline {
+                self.fail("it has not read its standard input");
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits until it has read all that was sent to its socket. No event tells that.
+    pub fn has_read_all(&mut self) {
+        let input = self.input.as_ref().expect("a socket of the test's").as_raw_fd();
+        let deadline = Instant::now() + PATIENCE;
+        let mut unread = 1;
+        // SAFETY: the kernel writes an integer of ours.
+        while unsafe { libc::ioctl(input, libc::TIOCOUTQ, &raw mut unread) } == 0 && unread > 0 {
             if self.has_ended() || Instant::now() > deadline {
                 self.fail("it has not read its standard input");
             }

@@ -7,7 +7,7 @@
  * meanwhile. END is what is to end it:
  *
  *     time      the time-out
- *     event     a line on standard input
+ *     event     a line on standard input, or what a thread does when it has read one
  *     signal    SIGUSR1, which has a handler
  *     jump      SIGUSR1, whose handler jumps out of the call; then the call is made again, to its
  *               time-out
@@ -17,7 +17,9 @@
  * Prints `done` and exits with 0, or `FAIL: ...`. */
 
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -28,7 +30,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -299,18 +304,243 @@ static long call_cond_timedwait(long ms)
     return errno == ETIMEDOUT ? 0 : -1;
 }
 
-/* More than a pipe holds. */
-static long call_write(long ms)
+/* Input and output of a socket with a time-out. Standard input is one. */
+
+static void must(int ok, const char *what)
 {
-    static char lines[8192][80];
-    long r;
-    (void)ms;
-    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
-        memset(lines[i], 'x', sizeof *lines);
-        lines[i][sizeof *lines - 1] = '\n';
+    if (!ok) {
+        printf("FAIL: %s: %s\n", what, strerror(errno));
+        exit(1);
     }
-    r = write(STDOUT_FILENO, lines, sizeof lines);
-    return r == sizeof lines ? 0 : r;
+}
+
+static void set_time_out(int fd, int option, long ms)
+{
+    struct timeval time = {ms / 1000, ms % 1000 * 1000};
+    must(setsockopt(fd, SOL_SOCKET, option, &time, sizeof time) == 0, "setsockopt");
+}
+
+/* The result of a call that has failed with `by_time` when the time was over. */
+static long ended(long r, int by_time)
+{
+    return r < 0 && errno == by_time ? 0 : r;
+}
+
+static char input[64];
+
+/* The result of a call that has read the line. */
+static long has_read(long r)
+{
+    if (r > 0)
+        r = r == 6 && memcmp(input, "event\n", 6) == 0 ? 1 : 100;
+    return ended(r, EAGAIN);
+}
+
+static long call_read(long ms)
+{
+    set_time_out(STDIN_FILENO, SO_RCVTIMEO, ms);
+    return has_read(read(STDIN_FILENO, input, sizeof input));
+}
+
+static long call_readv(long ms)
+{
+    struct iovec parts[] = {{input, 2}, {NULL, 0}, {input + 2, sizeof input - 2}};
+    set_time_out(STDIN_FILENO, SO_RCVTIMEO, ms);
+    return has_read(readv(STDIN_FILENO, parts, 3));
+}
+
+static long call_recv(long ms)
+{
+    set_time_out(STDIN_FILENO, SO_RCVTIMEO, ms);
+    return has_read(recv(STDIN_FILENO, input, sizeof input, 0));
+}
+
+static long call_recvmsg(long ms)
+{
+    struct iovec parts[] = {{input, 2}, {input + 2, sizeof input - 2}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    set_time_out(STDIN_FILENO, SO_RCVTIMEO, ms);
+    return has_read(recvmsg(STDIN_FILENO, &message, 0));
+}
+
+static long call_recv_all(long ms)
+{
+    set_time_out(STDIN_FILENO, SO_RCVTIMEO, ms);
+    return has_read(recv(STDIN_FILENO, input, 6, MSG_WAITALL));
+}
+
+/* What is to come of a line on standard input. */
+static void (*come_of_line)(void);
+
+static void *await_line(void *unused)
+{
+    if (read(STDIN_FILENO, input, sizeof input) > 0)
+        come_of_line();
+    return unused;
+}
+
+/* Has another thread wait for the line. */
+static void on_line(void (*action)(void))
+{
+    sigset_t set, before;
+    pthread_t thread;
+    come_of_line = action;
+    sigfillset(&set);
+    pthread_sigmask(SIG_BLOCK, &set, &before);
+    must(pthread_create(&thread, NULL, await_line, NULL) == 0, "pthread_create");
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static int pair[2], listener;
+
+static void empty(void)
+{
+    static char room[1 << 16];
+    while (recv(pair[1], room, sizeof room, MSG_DONTWAIT) > 0)
+        continue;
+}
+
+/* A socket that takes no more, until it has been emptied. */
+static void make_full(long ms)
+{
+    static const char zeros[1 << 16];
+    must(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "socketpair");
+    while (send(pair[0], zeros, sizeof zeros, MSG_DONTWAIT) > 0)
+        continue;
+    set_time_out(pair[0], SO_SNDTIMEO, ms);
+    on_line(empty);
+}
+
+static long call_send(long ms)
+{
+    make_full(ms);
+    return ended(send(pair[0], "x", 1, 0), EAGAIN);
+}
+
+static long call_writev(long ms)
+{
+    struct iovec parts[] = {{NULL, 0}, {"x", 1}};
+    make_full(ms);
+    return ended(writev(pair[0], parts, 2), EAGAIN);
+}
+
+static long call_sendmsg(long ms)
+{
+    struct iovec part = {"x", 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    make_full(ms);
+    return ended(sendmsg(pair[0], &message, 0), EAGAIN);
+}
+
+static struct sockaddr_in address = {.sin_family = AF_INET};
+static socklen_t address_length = sizeof address;
+
+static void make_listener(void)
+{
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    listener = socket(AF_INET, SOCK_STREAM, 0);
+    must(bind(listener, (struct sockaddr *)&address, address_length) == 0, "bind");
+    must(listen(listener, 0) == 0, "listen");
+    must(getsockname(listener, (struct sockaddr *)&address, &address_length) == 0, "getsockname");
+}
+
+static int connected(int flags)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | flags, 0);
+    int r = connect(fd, (struct sockaddr *)&address, address_length);
+    must(r == 0 || errno == EINPROGRESS, "connect");
+    return fd;
+}
+
+static void connect_one(void)
+{
+    connected(0);
+}
+
+static long call_accept(long ms)
+{
+    long r;
+    make_listener();
+    set_time_out(listener, SO_RCVTIMEO, ms);
+    on_line(connect_one);
+    r = accept(listener, NULL, NULL);
+    return r > 0 ? 1 : ended(r, EAGAIN);
+}
+
+static void accept_all(void)
+{
+    for (;;)
+        accept(listener, NULL, NULL);
+}
+
+/* The listener takes one connection, and no further one as long as that has not been accepted. */
+static long call_connect(long ms)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    long r;
+    make_listener();
+    connected(0);
+    connected(SOCK_NONBLOCK);
+    set_time_out(fd, SO_SNDTIMEO, ms);
+    on_line(accept_all);
+    r = connect(fd, (struct sockaddr *)&address, address_length);
+    return r == 0 ? 1 : ended(r, EINPROGRESS);
+}
+
+/* Output that takes longer: more than a pipe, a terminal or a socket holds. */
+
+enum { LINES = 16384, LENGTH = 80, PARTS = 100 };
+
+static char lines[LINES * LENGTH + 1];
+
+static void make_lines(void)
+{
+    for (size_t i = 0; i < LINES; i++)
+        snprintf(lines + i * LENGTH, LENGTH + 1, "%*zu\n", LENGTH - 1, i);
+}
+
+/* The lines in parts of different lengths. */
+static struct iovec *parts_of_lines(void)
+{
+    static struct iovec parts[PARTS];
+    size_t at = 0;
+    for (size_t i = 0; i < PARTS; i++) {
+        size_t length = i + 1 < PARTS ? i * 200 : LINES * LENGTH - at;
+        parts[i] = (struct iovec){lines + at, length};
+        at += length;
+    }
+    return parts;
+}
+
+static long whole(long r)
+{
+    return r == LINES * LENGTH ? 0 : r;
+}
+
+static long call_write_all(long ms)
+{
+    (void)ms;
+    return whole(write(STDOUT_FILENO, lines, LINES * LENGTH));
+}
+
+static long call_writev_all(long ms)
+{
+    (void)ms;
+    return whole(writev(STDOUT_FILENO, parts_of_lines(), PARTS));
+}
+
+static long call_send_all(long ms)
+{
+    (void)ms;
+    set_time_out(STDOUT_FILENO, SO_SNDTIMEO, 1000000);
+    return whole(send(STDOUT_FILENO, lines, LINES * LENGTH, 0));
+}
+
+static long call_sendmsg_all(long ms)
+{
+    struct msghdr message = {.msg_iov = parts_of_lines(), .msg_iovlen = PARTS};
+    (void)ms;
+    return whole(sendmsg(STDOUT_FILENO, &message, 0));
 }
 
 static const struct {
@@ -336,7 +566,20 @@ static const struct {
     {"sigtimedwait", call_sigtimedwait},
     {"sem_timedwait", call_sem_timedwait},
     {"cond_timedwait", call_cond_timedwait},
-    {"write", call_write},
+    {"read", call_read},
+    {"readv", call_readv},
+    {"recv", call_recv},
+    {"recvmsg", call_recvmsg},
+    {"recv_all", call_recv_all},
+    {"send", call_send},
+    {"writev", call_writev},
+    {"sendmsg", call_sendmsg},
+    {"accept", call_accept},
+    {"connect", call_connect},
+    {"write_all", call_write_all},
+    {"writev_all", call_writev_all},
+    {"send_all", call_send_all},
+    {"sendmsg_all", call_sendmsg_all},
 };
 
 int main(int argc, char **argv)
@@ -372,6 +615,7 @@ int main(int argc, char **argv)
             return 1;
         }
     }
+    make_lines();
     paint();
     puts("ready");
     if (sigsetjmp(out, 1) == 0) {
