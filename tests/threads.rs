@@ -325,6 +325,70 @@ fn the_end_is_the_threads() {
     }
 }
 
+/// Timers that expire in threads, which the C library makes by way of one that blocks nearly all signals.
+/// After a restart they go on, can be set anew, and further ones can be made; the latter with glibc only
+/// where that thread has its old id (docs/limits.md).
+#[test]
+fn timers_that_make_threads() {
+    const TEXT: &str = r#"
+        #include <errno.h>
+        #include <time.h>
+        static atomic_int fired[4];
+        static void fire(union sigval value) { fired[value.sival_int]++; }
+        static timer_t make(int number) {
+            struct sigevent event = { .sigev_notify = SIGEV_THREAD, .sigev_notify_function = fire };
+            event.sigev_value.sival_int = number;
+            timer_t timer;
+            if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0) {
+                printf("timer_create: %s\n", strerror(errno));
+                exit(1);
+            }
+            return timer;
+        }
+        static void start(timer_t timer, long interval) {
+            struct itimerspec time = { {0, interval}, {0, 1000000} };
+            timer_settime(timer, 0, &time, 0);
+        }
+        static void await(int number) {
+            int before = fired[number];
+            while (fired[number] < before + 1) usleep(1000);
+        }
+        int main(void) {
+            timer_t again = make(0), once = make(1);
+            start(again, 2000000);
+            say("ready");
+            for (char line[100]; fgets(line, sizeof line, stdin); ) {
+                await(0);
+                start(once, 0);
+                await(1);
+                if (strcmp(line, "more\n") == 0) {
+                    start(make(2), 0);
+                    await(2);
+                }
+                say(strcmp(line, "quit\n") == 0 ? "done" : "ok");
+            }
+        }"#;
+    for compiler in ["gcc", "musl-gcc"] {
+        each_user(|place| {
+            let program = program(place, compiler, TEXT);
+            for options in [SAME_IDS, NEW_IDS] {
+                let mut run = generations(&program, 5, options);
+                for _ in 0..repetitions(20) {
+                    run.checkpoint();
+                }
+                if compiler != "gcc" || options == SAME_IDS {
+                    run.send("more");
+                    run.expect("ok");
+                }
+                run.send("quit");
+                run.expect("done");
+                run.close_input();
+                run.ends_well();
+            }
+        });
+    }
+}
+
 /// A child that one thread makes while another takes the checkpoint is not overlooked: there is an
 /// image only of an instant without one.
 #[test]
