@@ -358,6 +358,38 @@ fn where_namespaces_are_forbidden() {
     });
 }
 
+/// Where threads have no way to their old ids they go on with new ones, and each way that was tried is
+/// told.
+#[test]
+fn threads_where_namespaces_are_forbidden() {
+    each_user(|place| {
+        for compiler in ["gcc", "musl-gcc"] {
+            let program = place.compiled(compiler, "thread_selves").args(["8"]);
+            let mut first = started(&program);
+            let image = first.checkpoint();
+            // The first process is there yet, and has its ids.
+            let program = program.before(forbid_namespaces);
+            let mut second = program.restart_with(&["--verbose"], &image);
+            second.check();
+            for begins in [
+                format!("restart-static: the id {}, which the program had, is in use", first.pid),
+                "restart-static: a pid namespace cannot be had, unshare: EPERM".to_owned(),
+                format!("restart-static: the program is process {}", second.pid),
+                // The filter is why new privileges cannot be allowed again (PR_SET_NO_NEW_PRIVS).
+                "restart-static: note: prctl option 38 is not restored".to_owned(),
+            ] {
+                let line = second.error_line();
+                assert!(line.starts_with(&begins), "{line}");
+            }
+            first.check();
+            first.quit();
+            second.checkpoint();
+            second.check();
+            second.quit();
+        }
+    });
+}
+
 #[test]
 fn what_was_chosen_is_told() {
     each_user(|place| {
