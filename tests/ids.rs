@@ -456,3 +456,39 @@ fn the_first_process() {
         assert!(killed_by(run.wait(), libc::SIGKILL));
     });
 }
+
+/// musl's record of a thread is searched for the id, which may also be the upper half of an address there.
+#[test]
+fn an_id_that_is_half_an_address() {
+    const PROGRAM: &str = r#"
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+int main(int argc, char **argv) {
+    if (argc > 1) raise(SIGUSR2);
+    errno = 0;
+    printf("%d\n", (int)((uintptr_t)pthread_self() >> 32));
+    return errno;
+}
+"#;
+    each_user(|place| {
+        let program = place.c("musl-gcc", &["-O1"], "program", PROGRAM);
+        let upper_half = program.clone().wrapped("/usr/bin/setarch", &["-R"]).undisturbed("");
+        // The next process of a namespace of its own has that id.
+        let last = upper_half.trim().parse::<i32>().expect("a number") - 1;
+        let script =
+            format!("echo {last} >/proc/sys/kernel/ns_last_pid && \"$@\" checkpoint; exit $?");
+        let namespace = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+        let rest = ["/bin/sh", "-c", &script, "sh", "/usr/bin/setarch", "-R"];
+        let namespaced =
+            program.clone().wrapped("/usr/bin/unshare", &[&namespace[..], &rest].concat());
+        let mut first = namespaced.start();
+        first.expect(upper_half.trim());
+        assert!(first.wait().success());
+        let mut second = program.restart_with(&[NEW], &program.image);
+        second.expect(upper_half.trim());
+        assert!(second.wait().success());
+    });
+}

@@ -37,8 +37,8 @@ impl LibcRecord {
     ///
     /// glibc is known by a symbol that only it has. musl is known by its thread record, whose
     /// layout has changed over time, but which has always begun with a pointer to itself; then come
-    /// the thread's id and, behind it, a list head that points to itself as long as the list is
-    /// empty.
+    /// whole words, behind them the thread's id, and then a list head that points to itself as long as
+    /// the list is empty. The upper half of a word is not the id, though it may be the same number.
     pub fn find() -> Self {
         if !WeakSymbols::find().libc_stack_end.is_null() {
             return Self { library: libc::GLIBC, ..Self::NONE };
@@ -63,15 +63,10 @@ impl LibcRecord {
         };
         let tid = call::gettid();
         let offset = |index: usize| THREAD_RECORD.start + (index * size_of::<u64>()) as isize;
-        let find_tid = |index: usize| {
-            let halves = [words[index] as u32, (words[index] >> 32) as u32];
-            let half = halves.iter().position(|half| *half == tid)?;
-            Some(offset(index) + (half * size_of::<u32>()) as isize)
+        let Some(id) = (begin..list).find(|&index| words[index] as u32 == tid) else {
+            return Self::NONE;
         };
-        match (begin..list).find_map(find_tid) {
-            None => Self::NONE,
-            tid => Self { library: libc::MUSL, tid, held_mutexes: Some(offset(list)) },
-        }
+        Self { library: libc::MUSL, tid: Some(offset(id)), held_mutexes: Some(offset(list)) }
     }
 }
 
