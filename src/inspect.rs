@@ -13,8 +13,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Error, Result, bail};
+use ckpt_image::files::FileContents;
 use ckpt_image::record::{Layout, first, kind, text};
-use ckpt_image::{Head, Invalid, machine_name};
+use ckpt_image::{Head, Invalid, Segment, machine_name};
 use ckpt_sys::Escaped;
 
 use self::image::Image;
@@ -124,42 +125,66 @@ impl Page<'_> {
         })
     }
 
-    /// Checks every stored byte; returns how many segments are damaged. The head has been checked,
-    /// or we would not be here.
+    /// Checks every stored byte; returns how many parts are damaged. The head has been checked, or we
+    /// would not be here.
     fn checksums(&self, out: &mut dyn Write) -> Result<usize> {
         let mut buffer = vec![0; 1 << 20];
         let mut damaged = Vec::new();
-        let (mut count, mut stored) = (0, 0);
-        for segment in self.head.segments() {
-            if !self.image.is_intact(&segment, &mut buffer)? {
-                damaged.push(segment);
+        let parts = self.parts()?;
+        for part in &parts {
+            let end = part.offset + part.stored;
+            if self.image.checksum(part.offset..end, &mut buffer)? != part.checksum {
+                damaged.push(format!("damaged: {}, at {} of the file", part.what, part.offset));
             }
-            count += 1;
-            stored += segment.stored;
         }
-        let segments = Counted(count, "segment", "segments");
+        let segments = Counted(self.head.segments().count(), "segment", "segments");
+        let all = match parts.len() - segments.0 {
+            0 => segments.to_string(),
+            files => format!("{segments} and {}", Counted(files, "file", "files")),
+        };
         if damaged.is_empty() {
-            let text = format!("right: of the head and of {segments}, {}", Bytes(stored));
-            line(out, "checksums", text)?;
+            let stored = Bytes(parts.iter().map(|part| part.stored).sum());
+            line(out, "checksums", format!("right: of the head and of {all}, {stored}"))?;
         } else {
-            line(out, "checksums", format!("wrong in {} of {segments}:", damaged.len()))?;
+            line(out, "checksums", format!("wrong in {} of {all}:", damaged.len()))?;
         }
-        for segment in &damaged {
-            let end = segment.address + segment.stored;
-            let owner = self
-                .head
-                .mappings()
-                .map_err(Error::msg)?
-                .find(|(mapping, _)| (mapping.start..mapping.end).contains(&segment.address));
-            let name = owner.map_or(String::new(), |(_, name)| Escaped(name).to_string());
-            let text = format!(
-                "damaged: {:x}-{end:x} {name}, at {} of the file",
-                segment.address, segment.offset
-            );
+        for text in &damaged {
             line(out, "", text)?;
         }
         Ok(damaged.len())
     }
+
+    /// The parts of the image that have a checksum: memory, and the contents of files.
+    fn parts(&self) -> Result<Vec<Part>> {
+        let mappings = || self.head.mappings().map_err(Error::msg);
+        let mut parts = Vec::new();
+        for Segment { address, stored, offset, checksum, .. } in self.head.segments() {
+            let mut mappings = mappings()?;
+            let owner =
+                mappings.find(|(mapping, _)| (mapping.start..mapping.end).contains(&address));
+            let name = owner.map_or(String::new(), |(_, name)| Escaped(name).to_string());
+            let what = format!("{address:x}-{:x} {name}", address + stored);
+            parts.push(Part { what, offset, stored, checksum });
+        }
+        for (file, _) in self.head.file_contents().map_err(Error::msg)? {
+            let FileContents { fd, offset, stored, checksum, .. } = file;
+            parts.push(Part {
+                what: format!("the file of descriptor {fd}"),
+                offset,
+                stored,
+                checksum,
+            });
+        }
+        Ok(parts)
+    }
+}
+
+/// A part of the image that has a checksum.
+struct Part {
+    what: String,
+    offset: u64,
+    stored: u64,
+    checksum: u64,
 }
 
 /// What our note `kind` holds, or nothing.

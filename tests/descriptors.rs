@@ -57,3 +57,12 @@ kinds! { "holds_objects":
     the_process_itself "process",
     the_owner_of_a_descriptor "owner",
 }
+
+kinds! { "holds_memory":
+    a_memfd "memfd",
+    sealed_memfds "sealed",
+    a_memfd_that_is_mapped "mapped",
+    a_deleted_file "deleted",
+    deleted_files_whose_directory_or_descriptor_is_gone "gone",
+    files_with_holes "sparse",
+}

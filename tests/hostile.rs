@@ -94,7 +94,7 @@ impl<'p> Liar<'p> {
         run.checkpoint();
         run.kill();
         let truth = Edited::of(&run);
-        let mappings = (mapping::ANONYMOUS..=mapping::SCRATCH).flat_map(|k| truth.mappings(k));
+        let mappings = (mapping::KNOWN).flat_map(|k| truth.mappings(k));
         Liar { program, mappings: mappings.collect(), truth }
     }
 
@@ -288,7 +288,7 @@ fn mappings_that_are_none() {
     for kind in [0, 8, u32::MAX] {
         liar.is_refused(kind::MAPPINGS, offset_of!(Mapping, kind), &u32::to_le_bytes(kind));
     }
-    for kind in mapping::ANONYMOUS..=mapping::SCRATCH {
+    for kind in mapping::KNOWN {
         let lie = liar.with(kind::MAPPINGS, offset_of!(Mapping, kind), &kind.to_le_bytes());
         liar.tells(lie, &format!("kind of mapping {kind}"));
     }

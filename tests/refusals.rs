@@ -171,8 +171,19 @@ fn a_file_of_proc() {
 }
 
 #[test]
-fn a_memfd() {
-    refuses_descriptor("m = os.memfd_create('anonymous')", "memfd");
+fn a_file_with_another_name_only() {
+    refuses_descriptor(
+        "f = open('one', 'w'); os.link('one', 'other'); os.unlink('one')",
+        "a file that is no longer under its name",
+    );
+}
+
+#[test]
+fn a_deleted_directory() {
+    refuses_descriptor(
+        "os.mkdir('d'); d = os.open('d', os.O_RDONLY); os.rmdir('d')",
+        "a deleted directory",
+    );
 }
 
 #[test]

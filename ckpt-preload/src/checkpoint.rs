@@ -58,7 +58,6 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
     let own = thread::of_caller(request.frame, request.context)
         .map_err(|unknown| not_written(format_args!("{unknown}")))?;
     process::capture_core(&mut notes, request, &own, mappings, text)?;
-    memory::capture(&mut notes, mappings)?;
     thread::capture(&mut notes, &own)?;
     signals::capture_dispositions(&mut notes)?;
     let taken = signals::take(bytemuck::cast_slice_mut(headers), text);
@@ -67,6 +66,8 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
     signals::put_back(taken)?;
     captured?;
     let files = files::capture(&mut notes, text)?;
+    memory::leave_to_descriptors(mappings, &notes.bytes()[files.descriptors]);
+    memory::capture(&mut notes, mappings)?;
     process::capture_attributes(&mut notes, text)?;
     process::capture_clocks(&mut notes)?;
 
@@ -76,7 +77,7 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
     let count = segments::find(mappings, headers, &page_map, pagemap)?;
     writer::write(Contents {
         notes,
-        files,
+        files: files.contents,
         headers: &mut headers[..count],
         checksums: &mut checksums[..count],
         pages,

@@ -7,18 +7,21 @@
 //! While they are looked at all other threads are stopped, so that nothing in them changes by the
 //! program's own doing.
 
+mod contents;
 mod epoll;
 mod event;
 mod holder;
 mod pipe;
 mod regular;
 
+pub use contents::open_to_read;
+
 use core::fmt::{self, Write};
 use core::ops::Range;
 
 use bytemuck::{Zeroable, bytes_of};
-use ckpt_image::files::{Descriptor, FileContents, descriptor};
-use ckpt_image::record::{self, WithTail, all_with_tails, first, kind};
+use ckpt_image::files::{Descriptor, descriptor};
+use ckpt_image::record::{self, all_with_tails, kind};
 use ckpt_image::{Full, NoteWriter};
 use ckpt_sys::call::{self, Fd};
 use ckpt_sys::descriptor::Kind;
@@ -84,37 +87,25 @@ impl From<Errno> for Obstacle {
     }
 }
 
+/// Where among the notes the records of descriptors are.
+pub struct Noted {
+    /// The descriptors themselves.
+    pub descriptors: Range<usize>,
+    /// Those of files whose contents are in the image; where they are is yet to be told.
+    pub contents: Range<usize>,
+}
+
 /// Notes every descriptor, or refuses one that could not be restored; and which open files have their
-/// contents in the image. Returns where the records of the latter stand among the notes, since where the
-/// contents are is yet to be told.
-pub fn capture(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result<Range<usize>, Failure> {
+/// contents in the image.
+pub fn capture(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result<Noted, Failure> {
     notes.begin(record::NAME, kind::DESCRIPTORS)?;
     let start = notes.position();
     proc::for_each_descriptor(|fd| capture_one(notes, fd, text))
         .or_report(format_args!("listing the descriptors"))?;
-    let end = notes.position();
+    let descriptors = start..notes.position();
     notes.end()?;
-    list_contents(notes, start..end)
-}
-
-/// Notes which of the descriptors, whose records are at `descriptors`, have contents in the image.
-fn list_contents(
-    notes: &mut NoteWriter<'_>,
-    descriptors: Range<usize>,
-) -> Result<Range<usize>, Failure> {
-    notes.begin(record::NAME, kind::FILE_CONTENTS)?;
-    let start = notes.position();
-    let mut at = descriptors.start;
-    while let Ok((record, _)) = first::<Descriptor>(&notes.bytes()[at..descriptors.end]) {
-        at += size_of::<Descriptor>() + record.tail_length().next_multiple_of(8);
-        if descriptor::WITH_CONTENTS.contains(&record.kind) && record.shares == record.fd {
-            let (fd, length) = (record.fd, record.size);
-            notes.push(bytes_of(&FileContents { fd, length, ..FileContents::zeroed() }))?;
-        }
-    }
-    let end = notes.position();
-    notes.end()?;
-    Ok(start..end)
+    let contents = contents::list(notes, descriptors.clone())?;
+    Ok(Noted { descriptors, contents })
 }
 
 /// Notes one descriptor.
@@ -233,8 +224,12 @@ fn capture_state(
     notes: &mut NoteWriter<'_>,
 ) -> Result<(), Obstacle> {
     record.kind = match found.kind {
-        Kind::Regular => regular::capture(found, record)?,
-        Kind::DeletedFile => descriptor::DELETED,
+        Kind::Regular => match contents::capture_named(found, record) {
+            Some(captured) => captured?,
+            None => regular::capture(found, record)?,
+        },
+        Kind::DeletedFile => contents::capture_deleted(found)?,
+        Kind::Memfd => contents::capture_memfd(found)?,
         Kind::Directory => regular::capture_directory(found)?,
         Kind::PlainDevice => descriptor::DEVICE,
         Kind::Pipe | Kind::Fifo => pipe::capture(found, record, notes)?,

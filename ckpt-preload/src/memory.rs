@@ -4,6 +4,7 @@ use core::ffi::CStr;
 
 use bytemuck::bytes_of;
 use ckpt_arch::{ADDRESS_END, BRANCH_TARGET_PROTECTION};
+use ckpt_image::files::{Descriptor, NO_NAME};
 use ckpt_image::record::{self, Layout, Mapping, all_with_tails, kind, mapping};
 use ckpt_image::{NoteWriter, VmFlags};
 use ckpt_sys::maps::{self, Details, Unescaped};
@@ -14,16 +15,13 @@ use linux_raw_sys::general::{PROT_EXEC, PROT_READ, PROT_WRITE, S_IFCHR, S_IFMT};
 use crate::config::{Content, PATH, config};
 use crate::report::{Failure, OrReport, not_written};
 
-/// What the kernel appends to the name of a file that has been deleted.
-const DELETED: &[u8] = b" (deleted)";
-
 /// Writes the table of mappings into `room`: what the image's note of them holds.
 pub fn list<'r>(room: &'r mut [u8], text: &mut [u8]) -> Result<&'r mut [u8], Failure> {
     let mut table = NoteWriter::new(room);
     table.begin(record::NAME, kind::MAPPINGS)?;
     maps::for_each_in_detail(c"/proc/thread-self/smaps", text, |found, details| {
         // With room for the NUL that ends a path.
-        let mut buffer = [0; PATH + DELETED.len() + 1];
+        let mut buffer = [0; PATH + NO_NAME.len() + 1];
         let mut length = 0;
         for byte in Unescaped(found.name).bytes() {
             if length == buffer.len() - 1 {
@@ -91,7 +89,7 @@ fn describe<'n>(
     refuse_by_flags(found, details, flags)?;
 
     let name = &buffer[..length];
-    let deleted = name.strip_suffix(DELETED);
+    let deleted = name.strip_suffix(NO_NAME);
     let mut shown = 0..length;
     if config().scratch.contains(found.start) {
         record.kind = mapping::SCRATCH;
@@ -198,6 +196,10 @@ fn describe_file(
             Escaped(name)
         )));
     }
+    if found.shared && deleted {
+        (record.kind, record.stored) = (mapping::DELETED, mapping::STORED_WHOLE);
+        return Ok(0..name.len());
+    }
     if found.shared && status.is_none() {
         return Err(not_written(format_args!(
             "the shared mapping at {:x} is of {}, which is no longer there under that name",
@@ -232,22 +234,40 @@ fn store_code_whole(table: &mut [u8]) {
     if config().content != Content::Code {
         return;
     }
-    let mut at = 0;
-    loop {
-        let Some((mut record, _)) = all_with_tails::<Mapping>(&table[at..]).next() else { break };
-        let length = size_of::<Mapping>() + (record.name_length as usize).next_multiple_of(8);
-        let is_code = record.kind == mapping::FILE
+    store(table, mapping::STORED_WHOLE, |record, _, table| {
+        record.kind == mapping::FILE
             && record.stored == mapping::STORED_CHANGES
             && all_with_tails::<Mapping>(table).any(|(other, _)| {
                 other.kind == mapping::FILE
                     && other.protection & PROT_EXEC != 0
                     && (other.device, other.inode) == (record.device, record.inode)
-            });
-        if is_code {
-            record.stored = mapping::STORED_WHOLE;
+            })
+    });
+}
+
+/// Stores nothing of shared mappings of files whose contents are in the image through a descriptor; those
+/// are `descriptors`.
+pub fn leave_to_descriptors(table: &mut [u8], descriptors: &[u8]) {
+    store(table, mapping::STORED_NOTHING, |mapping, name, _| {
+        VmFlags(mapping.flags).any_of(VmFlags::MAY_SHARE)
+            && all_with_tails::<Descriptor>(descriptors).any(|(record, tail)| {
+                let (path, _) = record.path_and_state(tail);
+                record.has_contents() && record.is_mapped(path, mapping, name)
+            })
+    });
+}
+
+/// Changes how much is stored of those mappings of the table for which `condition` holds.
+fn store(table: &mut [u8], stored: u32, condition: impl Fn(&Mapping, &[u8], &[u8]) -> bool) {
+    let mut at = 0;
+    loop {
+        let next = all_with_tails::<Mapping>(&table[at..]).next();
+        let Some((mut record, name)) = next else { break };
+        if condition(&record, name, table) {
+            record.stored = stored;
             table[at..at + size_of::<Mapping>()].copy_from_slice(bytes_of(&record));
         }
-        at += length;
+        at += size_of::<Mapping>() + (record.name_length as usize).next_multiple_of(8);
     }
 }
 

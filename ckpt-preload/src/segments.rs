@@ -13,6 +13,7 @@
 
 use ckpt_image::record::{self, Mapping, all_with_tails, mapping};
 use ckpt_image::{NoteWriter, ProgramHeader, VmFlags};
+use ckpt_sys::descriptor::is_shared_memory;
 use ckpt_sys::{Errno, Escaped};
 use linux_raw_sys::general::{PROT_EXEC, PROT_READ, PROT_WRITE};
 
@@ -85,6 +86,10 @@ impl Segments<'_> {
             let close = if exact { 0 } else { CLOSE };
             self.gap = close.max(apart).saturating_mul(config().page_size);
             self.begin(&record)?;
+            if is_written_by_restart(&record) {
+                refuse_shared(mappings, &record, name, pagemap, buffer)
+                    .map_err(Trouble::Failure)?;
+            }
             match (record.stored, record.kind) {
                 (mapping::STORED_NOTHING, _) => {}
                 (mapping::STORED_CHANGES, _) => {
@@ -99,9 +104,7 @@ impl Segments<'_> {
                         self.add(start, end)
                     })?;
                 }
-                (_, mapping::SHARED_ANONYMOUS | mapping::MEMFD) => {
-                    refuse_shared(mappings, &record, name, pagemap, buffer)
-                        .map_err(Trouble::Failure)?;
+                (_, kind) if is_in_memory_only(kind, name) => {
                     // What is swapped out looks to mincore() as if it were not there.
                     if record.swapped != 0 {
                         self.add(record.start, record.end)?;
@@ -114,11 +117,6 @@ impl Segments<'_> {
                     })?;
                 }
                 (_, mapping::FILE) => {
-                    let flags = VmFlags(record.flags);
-                    if flags.any_of(VmFlags::MAY_SHARE) && flags.any_of(VmFlags::MAY_WRITE) {
-                        refuse_shared(mappings, &record, name, pagemap, buffer)
-                            .map_err(Trouble::Failure)?;
-                    }
                     let in_file = record.file_size.saturating_sub(record.offset);
                     let pages = in_file.div_ceil(config().page_size);
                     let length = pages.saturating_mul(config().page_size);
@@ -161,6 +159,22 @@ impl Segments<'_> {
         *self.table.get_mut(self.count).ok_or(Trouble::TooMany)? = header;
         self.count += 1;
         Ok(())
+    }
+}
+
+/// Whether a mapping is of shared memory that no disk has.
+fn is_in_memory_only(kind: u32, name: &[u8]) -> bool {
+    [mapping::SHARED_ANONYMOUS, mapping::MEMFD].contains(&kind)
+        || kind == mapping::DELETED && is_shared_memory(name)
+}
+
+/// Whether a restart would write to what others may share.
+fn is_written_by_restart(record: &Mapping) -> bool {
+    let flags = VmFlags(record.flags);
+    match record.kind {
+        mapping::SHARED_ANONYMOUS | mapping::MEMFD | mapping::DELETED => true,
+        mapping::FILE => flags.any_of(VmFlags::MAY_SHARE) && flags.any_of(VmFlags::MAY_WRITE),
+        _ => false,
     }
 }
 

@@ -8,8 +8,8 @@ use core::ops::Range;
 
 use bytemuck::bytes_of;
 use ckpt_arch::ELF_MACHINE;
-use ckpt_image::files::FileContents;
-use ckpt_image::record::{self, Checksums, Process, kind};
+use ckpt_image::files::{Extent, FileContents};
+use ckpt_image::record::{self, Checksums, Process, WithTail, first, kind};
 use ckpt_image::{Checksum, FileHeader, Head, NoteWriter, PREFIX, ProgramHeader, layout_of_head};
 use ckpt_sys::call::{self, Fd, File};
 use ckpt_sys::proc::{self, Stat};
@@ -19,6 +19,7 @@ use linux_raw_sys::general::{
 };
 
 use crate::config::{PATH, config};
+use crate::files::open_to_read;
 use crate::report::{Failure, OrReport, not_written};
 
 /// A path, ended by a NUL.
@@ -198,12 +199,13 @@ impl Output {
             *checksum = self.write_segment(&memory, header, pages)?;
             position += header.file_size;
         }
-        for file in notes[files].chunks_exact_mut(size_of::<FileContents>()) {
-            let mut record: FileContents = bytemuck::pod_read_unaligned(file);
-            record.offset = position;
-            record.checksum = self.write_file(&record, pages)?;
-            file.copy_from_slice(bytes_of(&record));
-            position += record.length.next_multiple_of(page_size);
+        let mut at = files.start;
+        while let Ok((mut file, rest)) = first::<FileContents>(&notes[at..files.end]) {
+            file.offset = position;
+            file.checksum = self.write_file(&file, &rest[..file.tail_length()], pages)?;
+            notes[at..at + size_of_val(&file)].copy_from_slice(bytes_of(&file));
+            at += size_of_val(&file) + file.tail_length();
+            position += file.stored.next_multiple_of(page_size);
         }
         // Pages of zeros at the very end leave it too short.
         self.check_limit(position)?;
@@ -255,26 +257,33 @@ impl Output {
         Ok(sum.value())
     }
 
-    /// Writes the contents of an open file; returns their checksum.
-    fn write_file(&self, file: &FileContents, buffer: &mut [u8]) -> Result<u64, Failure> {
+    /// Writes the extents of an open file; returns their checksum.
+    fn write_file(
+        &self,
+        file: &FileContents,
+        extents: &[u8],
+        buffer: &mut [u8],
+    ) -> Result<u64, Failure> {
         let step = format_args!("reading the file of descriptor {}", file.fd);
-        // The descriptor itself may be open for writing only.
-        let mut path = Line::<64>::new();
-        let _ = write!(path, "/proc/thread-self/fd/{}\0", file.fd);
-        let from = File::open(path.as_path(), 0).or_report(step)?;
+        let (from, _) = open_to_read(Fd(file.fd)).or_report(step)?;
         let mut sum = Checksum::new();
-        let mut done = 0;
-        while done < file.length {
-            let length = (file.length - done).min(buffer.len() as u64) as usize;
-            // SAFETY: the bytes are those of the buffer.
-            let read = unsafe { call::pread(from.fd(), buffer.as_mut_ptr(), length, done) };
-            let chunk = match read.or_report(step)? {
-                0 => return Err(Errno::EIO).or_report(step),
-                read => &buffer[..read],
-            };
-            sum.update(chunk);
-            self.write_sparsely(chunk, file.offset + done)?;
-            done += chunk.len() as u64;
+        let mut position = file.offset;
+        for Extent { start, length } in record::all(extents) {
+            let mut done = 0;
+            while done < length {
+                let wanted = (length - done).min(buffer.len() as u64) as usize;
+                // SAFETY: the bytes are those of the buffer.
+                let read =
+                    unsafe { call::pread(from.fd(), buffer.as_mut_ptr(), wanted, start + done) };
+                let chunk = match read.or_report(step)? {
+                    0 => return Err(Errno::EIO).or_report(step),
+                    read => &buffer[..read],
+                };
+                sum.update(chunk);
+                self.write_sparsely(chunk, position)?;
+                done += chunk.len() as u64;
+                position += chunk.len() as u64;
+            }
         }
         Ok(sum.value())
     }

@@ -9,7 +9,7 @@
 use bytemuck::{Pod, Zeroable};
 use static_assertions::const_assert_eq;
 
-use crate::record::WithTail;
+use crate::record::{Mapping, WithTail};
 
 /// What a descriptor is.
 pub mod descriptor {
@@ -40,10 +40,16 @@ pub mod descriptor {
     /// A regular file that has been deleted: [`FileContents`](super::FileContents) has what is in it.
     pub const DELETED: u32 = 13;
 
+    /// A memfd, likewise.
+    pub const MEMFD: u32 = 50;
+    /// A file in `/dev/shm`, which is memory, too: opened again by its path, or made again.
+    pub const SHARED_MEMORY: u32 = 51;
+
     /// All of them.
-    pub const KNOWN: core::ops::RangeInclusive<u32> = REGULAR..=DELETED;
+    pub const KNOWN: [core::ops::RangeInclusive<u32>; 2] =
+        [REGULAR..=DELETED, MEMFD..=SHARED_MEMORY];
     /// The kinds whose contents are in the image.
-    pub const WITH_CONTENTS: [u32; 1] = [DELETED];
+    pub const WITH_CONTENTS: [u32; 3] = [DELETED, MEMFD, SHARED_MEMORY];
 }
 
 /// A descriptor.
@@ -100,6 +106,33 @@ impl Descriptor {
         let state = tail.get(length.next_multiple_of(8)..).unwrap_or(&[]);
         (tail.get(..length).unwrap_or(tail), state)
     }
+
+    /// Whether the contents of its file are in the image.
+    pub fn has_contents(&self) -> bool {
+        descriptor::WITH_CONTENTS.contains(&self.kind)
+    }
+
+    /// Whether it is of the file that `other` is of.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        (self.kind, self.device, self.inode) == (other.kind, other.device, other.inode)
+    }
+
+    /// Whether the file, whose path is `path`, is the one that `mapping` is of, whose name is `name`. In
+    /// some file systems `/proc/PID/maps` shows another device than stat(2) does.
+    pub fn is_mapped(&self, path: &[u8], mapping: &Mapping, name: &[u8]) -> bool {
+        let (major, minor) =
+            (self.device >> 8 & 0xfff, self.device & 0xff | self.device >> 12 & 0xf_ff00);
+        let device = major << 32 | minor;
+        self.inode == mapping.inode && (device == mapping.device || shown(path) == name)
+    }
+}
+
+/// What the kernel appends to the name of a file that has none any more.
+pub const NO_NAME: &[u8] = b" (deleted)";
+
+/// The name of a file, by what the kernel shows of it.
+pub fn shown(path: &[u8]) -> &[u8] {
+    path.strip_suffix(NO_NAME).unwrap_or(path)
 }
 
 /// Which bytes of a file of `size` bytes are its tail: by them it is known again.
@@ -110,23 +143,48 @@ pub const fn tail_of_file(size: u64) -> core::ops::Range<u64> {
 /// The most bytes in the tail of a file.
 pub const TAIL: usize = 4096;
 
-/// The contents of an open file that has no name any more, or never had one. They lie in the image
-/// behind the pages of memory, and are zeros where the image has a hole.
+/// An open file whose contents are in the image: it has no name any more, or never had one, or it is
+/// lost at the next boot. Behind it stand its [`Extent`]s.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
 pub struct FileContents {
-    /// The descriptor.
+    /// The lowest descriptor of it.
     pub fd: i32,
-    /// Always 0.
-    pub reserved: u32,
-    /// How many bytes.
-    pub length: u64,
-    /// Where in the image.
+    /// Its permissions (stat(2), `st_mode`).
+    pub mode: u32,
+    /// Its owner
+    pub user: u32,
+    /// and group.
+    pub group: u32,
+    /// What must not be done to it (fcntl(2), `F_GET_SEALS`), if it is a memfd.
+    pub seals: u32,
+    /// How many [`Extent`]s it has.
+    pub extents: u32,
+    /// Where in the image the bytes of its first extent are; those of the others follow.
     pub offset: u64,
-    /// Their checksum.
+    /// How many bytes that are in all,
+    pub stored: u64,
+    /// and their checksum.
     pub checksum: u64,
 }
-const_assert_eq!(size_of::<FileContents>(), 32);
+const_assert_eq!(size_of::<FileContents>(), 48);
+
+impl WithTail for FileContents {
+    fn tail_length(&self) -> usize {
+        self.extents as usize * size_of::<Extent>()
+    }
+}
+
+/// A part of a file that is in the image. Where there is none, the file has a hole.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Where in the file it begins.
+    pub start: u64,
+    /// How many bytes it has.
+    pub length: u64,
+}
+const_assert_eq!(size_of::<Extent>(), 16);
 
 /// A pipe. Of its descriptors the first one has its contents.
 #[repr(C)]

@@ -6,7 +6,7 @@ use core::fmt;
 use linux_raw_sys::elf_uapi::{ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE};
 
 use crate::elf::{FileHeader, IDENT, PREFIX, ProgramHeader, SectionHeader, machine_name};
-use crate::files::FileContents;
+use crate::files::{Extent, FileContents};
 use crate::record::{self, Checksums, Process, first, kind};
 use crate::{Checksum, VERSION};
 
@@ -243,8 +243,12 @@ impl<'a> Head<'a> {
             address = end;
             file_end = file_end.max(stored);
         }
-        for contents in self.file_contents()? {
-            let end = contents.offset.checked_add(contents.length).ok_or(Invalid::Damaged)?;
+        if !record::are_whole::<FileContents>(self.note(kind::FILE_CONTENTS)?) {
+            return Err(Invalid::Damaged);
+        }
+        for (contents, extents) in self.file_contents()? {
+            let end = contents.offset.checked_add(contents.stored).ok_or(Invalid::Damaged)?;
+            check_extents(extents, contents.stored)?;
             file_end = file_end.max(end);
         }
         if file_end > file_length { Err(Invalid::Truncated(file_end)) } else { Ok(()) }
@@ -266,16 +270,15 @@ impl<'a> Head<'a> {
         first(find_in(self.notes, kind::CHECKSUMS).ok_or(Invalid::Damaged)?)
     }
 
-    /// The contents of files, in the order of their descriptors.
+    /// The files with contents and their extents, in the order of their descriptors.
     ///
     /// # Errors
     ///
     /// [`Invalid::Damaged`] if there is no such note.
     pub fn file_contents(
         &self,
-    ) -> Result<impl Iterator<Item = FileContents> + Clone + use<'a>, Invalid> {
-        let note = find_in(self.notes, kind::FILE_CONTENTS).ok_or(Invalid::Damaged)?;
-        Ok(record::all(note))
+    ) -> Result<impl Iterator<Item = (FileContents, &'a [u8])> + Clone + use<'a>, Invalid> {
+        Ok(record::all_with_tails(self.note(kind::FILE_CONTENTS)?))
     }
 
     fn headers_and_checksums(
@@ -301,7 +304,8 @@ impl<'a> Head<'a> {
     pub fn padding(&self) -> core::ops::Range<u64> {
         let head = self.bytes.len() as u64;
         let segments = self.segments().filter(|segment| segment.stored > 0).map(|s| s.offset);
-        let contents = self.file_contents().into_iter().flatten().map(|contents| contents.offset);
+        let contents = self.file_contents().into_iter().flatten();
+        let contents = contents.filter(|(file, _)| file.stored > 0).map(|(file, _)| file.offset);
         let first = segments.chain(contents).min();
         head..first.unwrap_or(head)
     }
@@ -341,6 +345,19 @@ impl<'a> Head<'a> {
     ) -> Result<impl Iterator<Item = (record::Mapping, &'a [u8])> + Clone + use<'a>, Invalid> {
         Ok(record::all_with_tails(self.note(kind::MAPPINGS)?))
     }
+}
+
+/// Sees to it that extents ascend, and are `stored` bytes in all.
+fn check_extents(extents: &[u8], stored: u64) -> Result<(), Invalid> {
+    let (mut end, mut sum) = (0, 0_u64);
+    for Extent { start, length } in record::all(extents) {
+        if start < end || length == 0 {
+            return Err(Invalid::Damaged);
+        }
+        end = start.checked_add(length).ok_or(Invalid::Damaged)?;
+        sum = sum.checked_add(length).ok_or(Invalid::Damaged)?;
+    }
+    if sum == stored { Ok(()) } else { Err(Invalid::Damaged) }
 }
 
 /// The notes that `bytes` consist of.

@@ -42,7 +42,8 @@ pub mod kind {
     pub const CHECKSUMS: u32 = 0x434b_000d;
     /// [`Clocks`](super::Clocks).
     pub const CLOCKS: u32 = 0x434b_000e;
-    /// [`FileContents`](crate::files::FileContents) of the files that are nowhere else.
+    /// [`FileContents`](crate::files::FileContents) of open files, each followed by its
+    /// [`Extent`](crate::files::Extent)s.
     pub const FILE_CONTENTS: u32 = 0x434b_000f;
 }
 
@@ -86,7 +87,7 @@ pub mod mapping {
     pub const FILE: u32 = 2;
     /// Shared memory of no file; the inode tells which of them are one.
     pub const SHARED_ANONYMOUS: u32 = 3;
-    /// A memfd that is still mapped; the name is the memfd's.
+    /// A shared mapping of a memfd; the name is the memfd's.
     pub const MEMFD: u32 = 4;
     /// The kernel's code in the process.
     pub const VDSO: u32 = 5;
@@ -94,8 +95,13 @@ pub mod mapping {
     pub const VVAR: u32 = 6;
     /// The checkpointer's own scratch memory, whose contents are never saved.
     pub const SCRATCH: u32 = 7;
+    /// A shared mapping of a file that has been deleted; the name is the one that it had.
+    pub const DELETED: u32 = 8;
 
-    /// Nothing is stored of it; a file's contents are in the file.
+    /// All of them.
+    pub const KNOWN: core::ops::RangeInclusive<u32> = ANONYMOUS..=DELETED;
+
+    /// Nothing is stored of it; a file's contents are in the file, or with those of a descriptor.
     pub const STORED_NOTHING: u32 = 0;
     /// What is not stored is zero.
     pub const STORED_WHOLE: u32 = 1;

@@ -3,7 +3,7 @@
 
 use bytemuck::Zeroable;
 use ckpt_image::files::{
-    Descriptor, EventCounter, FileContents, FileTimer, Message, Pipe, Watched, descriptor,
+    Descriptor, EventCounter, Extent, FileContents, FileTimer, Message, Pipe, Watched, descriptor,
 };
 use ckpt_image::record::{
     Attributes, Checksums, Clocks, Disposition, IntervalTimer, Layout, Mapping, PRCTLS, Pending,
@@ -107,7 +107,8 @@ fn structures() {
     describes!(text, EventCounter [count semaphore]);
     describes!(text, FileTimer [clock flags next interval ticks]);
     describes!(text, Watched [fd through data events reserved]);
-    describes!(text, FileContents [fd reserved length offset checksum]);
+    describes!(text, FileContents [fd mode user group seals extents offset stored checksum]);
+    describes!(text, Extent [start length]);
     describes!(text, Attributes [
         limits umask personality prctls core_dump_filter oom_score_adjustment
     ]);
@@ -142,14 +143,14 @@ fn numbers() {
     ], "{:#x}");
     let mappings = &section(text, "`Mapping`");
     names!(mappings, "| kind | number |", mapping [
-        ANONYMOUS FILE SHARED_ANONYMOUS MEMFD VDSO VVAR SCRATCH
+        ANONYMOUS FILE SHARED_ANONYMOUS MEMFD VDSO VVAR SCRATCH DELETED
     ], "{}");
     names!(mappings, "| stored | number |", mapping [
         STORED_NOTHING STORED_WHOLE STORED_CHANGES
     ], "{}");
     names!(&section(text, "`Descriptor`"), "| kind | number |", descriptor [
         REGULAR DIRECTORY DEVICE INHERITED FAILING PIPE FIFO EVENT_COUNTER TIMER SIGNALS EPOLL PROCESS
-        DELETED
+        DELETED MEMFD SHARED_MEMORY
     ], "{}");
     let prctls = table(&section(text, "`Attributes`"), "| prctls | option |");
     let described: Vec<_> = prctls.iter().map(|row| (row[0].clone(), row[1].clone())).collect();

@@ -1,11 +1,13 @@
 //! The contents of memory: the stored pages, each checked against its checksum, put where they were.
 
+use core::ops::Range;
+
 use ckpt_arch::synchronize_instructions;
 use ckpt_image::record::{Mapping, mapping};
 use ckpt_image::{Checksum, Invalid, Segment};
-use ckpt_sys::call::{self, File};
-use ckpt_sys::{Errno, call::Fd};
-use linux_raw_sys::general::{O_RDWR, PROT_EXEC, PROT_READ, PROT_WRITE, SEEK_DATA, SEEK_HOLE};
+use ckpt_sys::Errno;
+use ckpt_sys::call::{self, Fd, File};
+use linux_raw_sys::general::{O_RDWR, PROT_EXEC, PROT_READ, PROT_WRITE};
 
 use crate::image::{Image, read_at};
 use crate::memory::{first_protection, is_replaced};
@@ -91,9 +93,8 @@ fn load_directly(image: &Image, segment: &Segment) -> Checksum {
     let mut sum = Checksum::new();
     let (mut at, end) = (segment.offset, segment.offset + segment.stored);
     while at < end {
-        let data = seek(image.fd, at, SEEK_DATA).unwrap_or(end).clamp(at, end);
+        let Range { start: data, end: hole } = call::data_in(image.fd, at..end);
         sum.update_zeros(data - at);
-        let hole = seek(image.fd, data, SEEK_HOLE).unwrap_or(end).clamp(data, end);
         let address = segment.address + data - segment.offset;
         // SAFETY: the memory of the image's, which has been mapped to be filled in.
         let memory =
@@ -107,15 +108,20 @@ fn load_directly(image: &Image, segment: &Segment) -> Checksum {
     sum
 }
 
-/// Where, from `offset` on, the next data or hole begins. Without data up to the end that is the end;
-/// a file system that cannot tell has data everywhere.
-fn seek(fd: Fd, offset: u64, whence: u32) -> Option<u64> {
-    match call::lseek(fd, offset as i64, whence) {
-        Ok(found) => Some(found),
-        Err(Errno::ENXIO) => None,
-        Err(_) if whence == SEEK_DATA => Some(offset),
-        Err(_) => None,
+/// Writes what differs from what is in a file.
+pub fn write_differences(file: Fd, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+    let mut there = [0; UNIT];
+    for (index, part) in bytes.chunks(UNIT).enumerate() {
+        let at = offset + (index * UNIT) as u64;
+        let there = &mut there[..part.len()];
+        if read_at(file, there, at)? == part.len() && there == part {
+            continue;
+        }
+        if call::pwrite(file, part.as_ptr(), part.len(), at)? != part.len() {
+            return Err(Errno::ENOSPC);
+        }
     }
+    Ok(())
 }
 
 /// Loads a segment through `/proc/self/mem`, whatever the protection of the memory, and writes but

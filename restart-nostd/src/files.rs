@@ -13,6 +13,8 @@ mod event;
 mod pipe;
 mod regular;
 
+pub use contents::{has_contents_of, make_deleted, make_memfd, make_shared_memory, of_mapping};
+
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use ckpt_image::files::{Descriptor, descriptor};
@@ -55,7 +57,7 @@ pub fn check(image: &Image, head: &Head<'_>) {
     for (record, path, _) in descriptors(image, head) {
         if record.fd <= last
             || !(0..=record.fd).contains(&record.shares)
-            || !descriptor::KNOWN.contains(&record.kind)
+            || !descriptor::KNOWN.iter().any(|kinds| kinds.contains(&record.kind))
             || record.flags & NEVER_SHOWN != 0
         {
             image.fail(&Invalid::Damaged);
@@ -64,6 +66,9 @@ pub fn check(image: &Image, head: &Head<'_>) {
         let by_path = [descriptor::REGULAR, descriptor::DIRECTORY, descriptor::DEVICE];
         if record.shares == record.fd && by_path.contains(&record.kind) {
             regular::check(head, &record, path, same_boot);
+        }
+        if record.kind == descriptor::SHARED_MEMORY {
+            contents::check(&record, path, same_boot);
         }
     }
 }
@@ -146,8 +151,8 @@ fn for_each_open_file(image: &Image, mut act: impl FnMut(&Restored<'_>)) {
 /// Makes the descriptors of what the program may have mapped without there being a name for it.
 pub fn restore_nameless(image: &Image) {
     for_each_open_file(image, |restored| {
-        if restored.record.kind == descriptor::DELETED {
-            contents::restore_deleted(restored);
+        if restored.record.has_contents() {
+            contents::restore(restored);
         }
     });
 }
@@ -257,9 +262,13 @@ fn close_others(image: &Image, all: impl Iterator<Item = Descriptor> + Clone) {
     .or_fail(format_args!("listing the descriptors"));
 }
 
-/// Cuts files that have grown since the checkpoint, and that the program writes to, back.
-pub fn cut_back(image: &Image) {
-    for_each_open_file(image, |restored| regular::cut_back(restored.record, restored.path));
+/// Cuts files that have grown since the checkpoint, and that the program writes to, back; and writes what
+/// shared memory had in it.
+pub fn write_back(image: &Image) {
+    for_each_open_file(image, |restored| {
+        regular::cut_back(restored.record, restored.path);
+        contents::finish(restored);
+    });
 }
 
 /// Closes the descriptors of this program: the last line has been written.

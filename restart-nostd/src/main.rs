@@ -89,7 +89,7 @@ fn restore(mut image: Image, place: &Place) -> ! {
     timers::make(&image, place);
 
     // What changes the world outside comes when all that often fails has been done.
-    files::cut_back(&image);
+    files::write_back(&image);
     memory::write_back(&image);
 
     mutexes::hand_over(&image, place);

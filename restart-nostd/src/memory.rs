@@ -10,6 +10,7 @@ use ckpt_arch::ADDRESS_END;
 use ckpt_image::record::{Layout, Mapping, Range, are_whole, kind, mapping};
 use ckpt_image::{Head, Invalid, VmFlags};
 use ckpt_sys::call::{self, Fd, File};
+use ckpt_sys::descriptor::is_shared_memory;
 use ckpt_sys::{Errno, Escaped};
 use linux_raw_sys::elf_uapi::NT_AUXV;
 use linux_raw_sys::general::{
@@ -22,7 +23,8 @@ use linux_raw_sys::general::{
 use linux_raw_sys::prctl::prctl_mm_map;
 
 use crate::contents;
-use crate::image::{Image, read_at};
+use crate::files;
+use crate::image::Image;
 use crate::place::{Place, find_gap};
 use crate::report::{OrFail, fail, note};
 
@@ -58,7 +60,7 @@ pub fn check(image: &Image, head: &Head<'static>) {
     }
     let mut end = 0;
     for (record, name) in head.mappings().unwrap_or_else(|why| image.fail(&why)) {
-        let known = (mapping::ANONYMOUS..=mapping::SCRATCH).contains(&record.kind)
+        let known = mapping::KNOWN.contains(&record.kind)
             && (mapping::STORED_NOTHING..=mapping::STORED_CHANGES).contains(&record.stored);
         let page = record.page_size.max(1);
         let aligned = [record.start, record.end].iter().all(|address| address % page == 0);
@@ -71,7 +73,9 @@ pub fn check(image: &Image, head: &Head<'static>) {
             image.fail(&Invalid::Damaged);
         }
         end = record.end;
-        let elsewhere = record.kind == mapping::FILE && record.stored != mapping::STORED_WHOLE;
+        let elsewhere = record.kind == mapping::FILE
+            && record.stored != mapping::STORED_WHOLE
+            && !files::has_contents_of(image, head, &record, name);
         if elsewhere && !is_unchanged(&record, name) {
             fail(format_args!(
                 "{}, which the program has mapped, is not there as it was at the checkpoint: put it \
@@ -104,10 +108,19 @@ pub fn restore(image: &Image, place: &Place) {
     let head = image.head();
     let mappings = || head.mappings().into_iter().flatten();
     for (record, name) in mappings() {
+        if is_shared(&record)
+            && record.stored == mapping::STORED_NOTHING
+            && let Some(file) = files::of_mapping(image, &head, &record, name, mode_of(&record))
+        {
+            map(&record, Some(file.fd()));
+            continue;
+        }
         match record.kind {
             mapping::VDSO | mapping::VVAR => {}
             mapping::FILE => map_file(&record, name),
-            mapping::SHARED_ANONYMOUS | mapping::MEMFD => map_shared(&head, &record, name, place),
+            mapping::SHARED_ANONYMOUS | mapping::MEMFD | mapping::DELETED => {
+                map_shared(&head, &record, name, place);
+            }
             mapping::ANONYMOUS | mapping::SCRATCH => map(&record, None),
             _ => image.fail(&Invalid::Damaged),
         }
@@ -159,7 +172,9 @@ pub fn lock(image: &Image) {
 /// The protection a mapping is made with. One that has been counted as committed memory must be
 /// writable once for that, whatever it became later; and shared memory must be, to be filled in.
 pub fn first_protection(record: &Mapping) -> u32 {
-    let shared = [mapping::SHARED_ANONYMOUS, mapping::MEMFD].contains(&record.kind);
+    let shared = [mapping::SHARED_ANONYMOUS, mapping::MEMFD, mapping::DELETED]
+        .contains(&record.kind)
+        && record.stored != mapping::STORED_NOTHING;
     if flags(record).any_of(VmFlags::ACCOUNTED) || shared {
         record.protection | PROT_READ | PROT_WRITE
     } else {
@@ -214,11 +229,18 @@ fn map_file(record: &Mapping, name: &[u8]) {
         let shared = VmFlags::MAY_SHARE.with(VmFlags::SHARED);
         return map(&Mapping { flags: record.flags & !shared.0, ..*record }, None);
     }
-    let writable = is_shared(record) && flags(record).any_of(VmFlags::MAY_WRITE);
-    let mode = if writable { O_RDWR } else { O_RDONLY };
-    let file = with_path(name, |path| File::open(path, mode))
+    if is_written_to(record) && is_shared_memory(name) {
+        files::make_shared_memory(name, record.file_size);
+    }
+    let file = with_path(name, |path| File::open(path, mode_of(record)))
         .or_fail(format_args!("opening {}, which the program has mapped", Escaped(name)));
     map(record, Some(file.fd()));
+}
+
+/// How the file of a mapping was open.
+fn mode_of(record: &Mapping) -> u32 {
+    let writable = is_shared(record) && flags(record).any_of(VmFlags::MAY_WRITE);
+    if writable { O_RDWR } else { O_RDONLY }
 }
 
 /// Makes all mappings of the shared memory of which `record` is one, if it is the first of them.
@@ -231,10 +253,12 @@ fn map_shared(head: &Head<'_>, record: &Mapping, name: &[u8], place: &Place) {
         return;
     }
     let size = all().map(|other| other.offset + other.end - other.start).max().unwrap_or(0);
-    if record.kind == mapping::MEMFD {
-        let fd = with_path(name, call::memfd_create).or_fail(format_args!("making a memfd"));
-        let file = File::from_fd(fd);
-        call::ftruncate(fd, size).or_fail(format_args!("making a memfd of {size} bytes"));
+    if record.kind != mapping::SHARED_ANONYMOUS {
+        let is_memfd = record.kind == mapping::MEMFD;
+        let made = if is_memfd { files::make_memfd(name) } else { files::make_deleted(name) };
+        let step = format_args!("making {} again, of {size} bytes", Escaped(name));
+        let file = File::from_fd(made.or_fail(step));
+        call::ftruncate(file.fd(), size).or_fail(step);
         all().for_each(|other| map(&other, Some(file.fd())));
         return;
     }
@@ -335,14 +359,7 @@ pub fn write_back(image: &Image) {
             let start = record.offset + segment.address - record.start;
             let length = segment.stored.min(record.file_size.saturating_sub(start));
             contents::for_each_chunk(image, segment.offset, length, |chunk, at| {
-                let mut there = [0; 4096];
-                for (index, part) in chunk.chunks(there.len()).enumerate() {
-                    let at = start + at + (index * there.len()) as u64;
-                    let there = &mut there[..part.len()];
-                    if read_at(file.fd(), there, at).or_fail(step) != part.len() || there != part {
-                        call::pwrite(file.fd(), part.as_ptr(), part.len(), at).or_fail(step);
-                    }
-                }
+                contents::write_differences(file.fd(), chunk, start + at).or_fail(step);
             });
         }
     }

@@ -51,6 +51,7 @@ fn obstacle(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
     let what = match kind {
         Kind::Regular
         | Kind::DeletedFile
+        | Kind::Memfd
         | Kind::Directory
         | Kind::PlainDevice
         | Kind::EventCounter

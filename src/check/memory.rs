@@ -6,13 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 
 use ckpt_image::VmFlags;
+use ckpt_image::files::NO_NAME;
 use ckpt_sys::Escaped;
 
 use super::Findings;
 use super::process::Region;
-
-/// What the kernel appends to the name of a file that has been deleted.
-const DELETED: &[u8] = b" (deleted)";
 
 /// Finds the mappings that stand in the way of a checkpoint.
 pub fn check(memory: &[Region], found: &mut Findings) {
@@ -53,8 +51,6 @@ fn obstacle(region: &Region) -> Option<&'static str> {
         Some("is an object of the kernel")
     } else if has_no_file(region) || !region.name.starts_with(b"/") {
         None
-    } else if region.name.ends_with(DELETED) {
-        region.shared.then_some("is of a file that has been deleted")
     } else {
         let metadata = fs::metadata(OsStr::from_bytes(&region.name));
         let device = metadata.is_ok_and(|metadata| metadata.file_type().is_char_device());
@@ -62,13 +58,9 @@ fn obstacle(region: &Region) -> Option<&'static str> {
     }
 }
 
-/// Whether it is shared memory that only a process can hold: no file has it.
+/// Whether only a process can hold it: there is no file of that name.
 fn has_no_file(region: &Region) -> bool {
-    let deleted = region.name.strip_suffix(DELETED);
-    region.name.starts_with(b"[anon_shmem:")
-        || deleted.is_some_and(|name| {
-            name == b"/dev/zero" || name == b"/anon_hugepage" || name.starts_with(b"/memfd:")
-        })
+    region.name.starts_with(b"[anon_shmem:") || region.name.ends_with(NO_NAME)
 }
 
 /// Whether another process has mapped the same memory: of the pages that are in memory some are

@@ -51,13 +51,15 @@ fn kind_of(kind: u32) -> &'static str {
         descriptor::EPOLL => "epoll",
         descriptor::PROCESS => "pidfd",
         descriptor::DELETED => "deleted",
+        descriptor::MEMFD => "memfd",
+        descriptor::SHARED_MEMORY => "shared",
         _ => "?",
     }
 }
 
 /// The state of a descriptor in words, if it has any.
 fn described(record: &Descriptor, state: &[u8]) -> String {
-    if state.is_empty() && record.kind != descriptor::DELETED {
+    if state.is_empty() && !record.has_contents() {
         return String::new();
     }
     let words = match record.kind {
@@ -82,7 +84,7 @@ fn described(record: &Descriptor, state: &[u8]) -> String {
         descriptor::EPOLL => Ok(joined(record::all::<Watched>(state).map(|watched| {
             format!("{} for {:#x} with {:#x}", watched.fd, watched.events, watched.data)
         }))),
-        descriptor::DELETED => Ok(Bytes(record.size).to_string()),
+        _ if record.has_contents() => Ok(Bytes(record.size).to_string()),
         _ => Ok(String::new()),
     };
     words.unwrap_or_else(|why| why.to_string())

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use ckpt_image::{Checksum, Head, Invalid, PREFIX, Segment};
+use ckpt_image::{Checksum, Head, Invalid, PREFIX};
 
 /// No head is longer; a file that says so is no image.
 const LONGEST_HEAD: u64 = 1 << 30;
@@ -58,14 +59,14 @@ impl Image {
         Head::parse(&self.head, self.length).map_err(Error::msg)
     }
 
-    /// Whether the stored bytes of `segment` are those that it was written with.
+    /// The checksum of a part of the file.
     ///
     /// # Errors
     ///
-    /// If they cannot be read.
-    pub fn is_intact(&self, segment: &Segment, buffer: &mut [u8]) -> Result<bool> {
+    /// If it cannot be read.
+    pub fn checksum(&self, part: Range<u64>, buffer: &mut [u8]) -> Result<u64> {
         let mut checksum = Checksum::new();
-        let (mut offset, end) = (segment.offset, segment.offset + segment.stored);
+        let Range { start: mut offset, end } = part;
         while offset < end {
             let length = buffer.len().min((end - offset) as usize);
             match self.file.read_at(&mut buffer[..length], offset) {
@@ -78,7 +79,7 @@ impl Image {
                 Err(error) => return Err(error).context("reading it"),
             }
         }
-        Ok(checksum.value() == segment.checksum)
+        Ok(checksum.value())
     }
 
     /// The memory at `address`, as the program had it; `None` where the image does not store it.

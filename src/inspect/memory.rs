@@ -78,6 +78,7 @@ fn kind(mapping: &Mapping) -> &'static str {
         mapping::VDSO => "vdso",
         mapping::VVAR => "vvar",
         mapping::SCRATCH => "scratch",
+        mapping::DELETED => "deleted",
         _ => "?",
     }
 }

@@ -59,6 +59,7 @@ fn write_notes(
     let (start, end) = (ADDRESS, ADDRESS + u64::from(page_size));
     let memory = Mapping { start, end, kind: mapping::ANONYMOUS, ..Mapping::zeroed() };
     notes.note(NAME, kind::MAPPINGS, &[bytes_of(&memory)])?;
+    notes.note(NAME, kind::FILE_CONTENTS, &[])?;
     notes.note(NAME, kind::ATTRIBUTES, &[bytes_of(&Attributes::zeroed())])
 }
 
@@ -86,7 +87,7 @@ fn an_image_of_each_machine() {
             4 << 10,
             27,
             [
-                "format            version 2, x86_64, pages of 4 KiB",
+                "format            version 3, x86_64, pages of 4 KiB",
                 "checksums         right: of the head and of 1 segment, 4 KiB",
                 "THREAD 7",
                 "r15       0x0000000000000100    r14       0x0000000000000101    r13       0x0000000000000102",
@@ -100,7 +101,7 @@ fn an_image_of_each_machine() {
             64 << 10,
             34,
             [
-                "format            version 2, aarch64, pages of 64 KiB",
+                "format            version 3, aarch64, pages of 64 KiB",
                 "checksums         right: of the head and of 1 segment, 64 KiB",
                 "THREAD 7",
                 "x0        0x0000000000000100    x1        0x0000000000000101    x2        0x0000000000000102",

@@ -144,7 +144,9 @@ impl Drop for File {
     }
 }
 
+mod contents;
 mod objects;
+pub use contents::*;
 pub use objects::*;
 
 // Files.
@@ -315,11 +317,6 @@ pub fn scan_pages(
     };
     let count = call!(__NR_ioctl, pagemap, PAGEMAP_SCAN, &raw mut argument)?;
     Ok((count, argument.walk_end))
-}
-
-/// memfd_create(2).
-pub fn memfd_create(name: &CStr) -> Result<Fd> {
-    call!(__NR_memfd_create, name, MFD_CLOEXEC).map(|fd| Fd(fd as i32))
 }
 
 /// Whether two descriptors of thread `tid` share one open file: kcmp(2) with `KCMP_FILE`.

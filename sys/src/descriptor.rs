@@ -142,6 +142,11 @@ impl Kind {
     }
 }
 
+/// Whether a file is POSIX shared memory, or a semaphore (shm_overview(7), sem_overview(7)).
+pub fn is_shared_memory(path: &[u8]) -> bool {
+    path.starts_with(b"/dev/shm/")
+}
+
 /// A pidfd has an inode of its own file system since Linux 6.9.
 fn is_process(target: &[u8]) -> bool {
     target == b"anon_inode:[pidfd]" || target.starts_with(b"pidfd:")

@@ -12,13 +12,21 @@ use crate::config::PATH;
 /// A file: it must still be under its name. One that is written to is known again by its tail.
 pub fn capture(found: &Found<'_>, record: &mut Descriptor) -> Result<u32, Obstacle> {
     is_under_its_name(found)?;
-    if found.info.windows(6).any(|word| word == b"\nlock:") {
-        return Err(Obstacle::new(format_args!("a file on which the program holds a lock")));
+    if has_lock(found.info) {
+        return Err(Obstacle::new(format_args!("{LOCKED}")));
     }
     if record.flags & O_ACCMODE != O_RDONLY {
         record.tail = tail(found.path, record.size).unwrap_or(0);
     }
     Ok(descriptor::REGULAR)
+}
+
+/// What a file with a lock is, in words.
+pub const LOCKED: &str = "a file on which the program holds a lock";
+
+/// Whether a descriptor holds a lock, by its `fdinfo`.
+pub fn has_lock(info: &[u8]) -> bool {
+    info.windows(6).any(|word| word == b"\nlock:")
 }
 
 /// A directory, likewise.
@@ -27,7 +35,8 @@ pub fn capture_directory(found: &Found<'_>) -> Result<u32, Obstacle> {
     Ok(descriptor::DIRECTORY)
 }
 
-fn is_under_its_name(found: &Found<'_>) -> Result<(), Obstacle> {
+/// Refuses what is not under its name.
+pub fn is_under_its_name(found: &Found<'_>) -> Result<(), Obstacle> {
     let own = (found.status.st_dev, found.status.st_ino);
     let there = call::stat(terminated(found.path).as_path());
     if there.is_ok_and(|there| (there.st_dev, there.st_ino) == own) {

@@ -1,0 +1,155 @@
+//! Open files whose contents are in the image, since they are nowhere else, or are lost at the next boot:
+//! memfds, deleted files, and files in `/dev/shm`.
+
+use core::ops::Range;
+
+use bytemuck::{Zeroable, bytes_of};
+use ckpt_image::files::{Descriptor, Extent, FileContents, NO_NAME, descriptor};
+use ckpt_image::record::{self, all_with_tails, kind};
+use ckpt_image::{Full, NoteWriter};
+use ckpt_sys::call::{self, Fd, File};
+use ckpt_sys::descriptor::is_shared_memory;
+use ckpt_sys::{Errno, Line, proc};
+use linux_raw_sys::general::{
+    F_DUPFD_CLOEXEC, HUGETLBFS_MAGIC, O_ACCMODE, O_NONBLOCK, O_PATH, O_RDONLY,
+};
+
+use super::{Found, Obstacle, regular};
+use crate::report::{Failure, OrReport};
+
+/// Extents with at most so many bytes between them become one.
+const CLOSE: u64 = 64 << 10;
+
+/// A memfd.
+pub fn capture_memfd(found: &Found<'_>) -> Result<u32, Obstacle> {
+    if call::file_system(found.fd)? == HUGETLBFS_MAGIC {
+        return Err(Obstacle::new(format_args!("a memfd of huge pages")));
+    }
+    can_be_copied(found)?;
+    Ok(descriptor::MEMFD)
+}
+
+/// A deleted file.
+pub fn capture_deleted(found: &Found<'_>) -> Result<u32, Obstacle> {
+    can_be_copied(found)?;
+    Ok(descriptor::DELETED)
+}
+
+/// Another regular file, if it is of those whose contents are taken.
+pub fn capture_named(found: &Found<'_>, record: &Descriptor) -> Option<Result<u32, Obstacle>> {
+    if is_shared_memory(found.path) && regular::is_under_its_name(found).is_ok() {
+        return Some(can_be_copied(found).map(|()| descriptor::SHARED_MEMORY));
+    }
+    // It has another name, which nobody tells; but to read it a copy will do.
+    let is_read = record.flags & (O_ACCMODE | O_PATH) == O_RDONLY;
+    let lost = found.path.ends_with(NO_NAME) && is_read;
+    (lost && regular::is_under_its_name(found).is_err()).then(|| capture_deleted(found))
+}
+
+/// Refuses a file that cannot be read, or must not be opened for it: by the close that follows the
+/// process would lose its locks (fcntl_locking(2)).
+fn can_be_copied(found: &Found<'_>) -> Result<(), Obstacle> {
+    proc::for_each_descriptor(|fd| {
+        let status = call::fstat(fd)?;
+        let own = (found.status.st_dev, found.status.st_ino);
+        if (status.st_dev, status.st_ino) == own
+            && regular::has_lock(super::read_info(fd, &mut [0; 1024])?)
+        {
+            return Err(Obstacle::new(format_args!("{}", regular::LOCKED)));
+        }
+        Ok(())
+    })?;
+    let mut byte = 0;
+    let read = open_to_read(found.fd).and_then(|(file, _)| {
+        // SAFETY: there is room for a byte.
+        unsafe { call::pread(file.fd(), &raw mut byte, 1, 0) }
+    });
+    let name = found.kind.name();
+    read.map(drop).map_err(|why| Obstacle::new(format_args!("{name} that cannot be read ({why})")))
+}
+
+/// The file of a descriptor, to be read from, and whether it may be sought in: a descriptor shares its
+/// offset with the program. It is opened anew, since it may be open for writing only.
+pub fn open_to_read(fd: Fd) -> Result<(File, bool), Errno> {
+    let path = Line::<64>::of(format_args!("/proc/thread-self/fd/{}\0", fd.0));
+    match File::open(path.as_path(), O_NONBLOCK) {
+        Ok(file) => Ok((file, true)),
+        Err(why) => {
+            let copy = call::fcntl(fd, F_DUPFD_CLOEXEC, 0).map_err(|_| why)?;
+            Ok((File::from_fd(Fd(copy as i32)), false))
+        }
+    }
+}
+
+/// Notes which files have contents in the image, and where in them there are any. The descriptors' records
+/// are at `descriptors` of the notes. Returns where the new records are.
+pub fn list(
+    notes: &mut NoteWriter<'_>,
+    descriptors: Range<usize>,
+) -> Result<Range<usize>, Failure> {
+    notes.begin(record::NAME, kind::FILE_CONTENTS)?;
+    let start = notes.position();
+    let mut last = -1;
+    while let Some(found) = next_file(&notes.bytes()[descriptors.clone()], last) {
+        note_file(notes, &found).or_report(format_args!("asking about descriptor {}", found.fd))?;
+        last = found.fd;
+    }
+    let end = notes.position();
+    notes.end()?;
+    Ok(start..end)
+}
+
+/// The next descriptor behind `last` that is the first one of a file with contents.
+fn next_file(descriptors: &[u8], last: i32) -> Option<Descriptor> {
+    let all = all_with_tails::<Descriptor>(descriptors).map(|(record, _)| record);
+    let is_first =
+        |record: &Descriptor| all.clone().find(|other| other.is_same_file(record)) == Some(*record);
+    all.clone().find(|record| record.fd > last && record.has_contents() && is_first(record))
+}
+
+/// Notes one of them.
+fn note_file(notes: &mut NoteWriter<'_>, descriptor: &Descriptor) -> Result<(), Failure> {
+    let fd = Fd(descriptor.fd);
+    let status = call::fstat(fd)?;
+    let (source, seekable) = open_to_read(fd)?;
+    let seals = if descriptor.kind == descriptor::MEMFD { call::seals(source.fd())? } else { 0 };
+    let mut file = FileContents {
+        fd: fd.0,
+        mode: status.st_mode,
+        user: status.st_uid,
+        group: status.st_gid,
+        seals,
+        ..FileContents::zeroed()
+    };
+    let at = notes.open_description().len();
+    notes.push(bytes_of(&file))?;
+    let mut pending = Extent::zeroed();
+    let mut position = 0;
+    while position < descriptor.size {
+        let rest = position..descriptor.size;
+        let data = if seekable { call::data_in(source.fd(), rest) } else { rest };
+        if data.start <= pending.start + pending.length + CLOSE {
+            pending.length = data.end - pending.start;
+        } else {
+            note_extent(notes, &mut file, pending)?;
+            pending = Extent { start: data.start, length: data.end - data.start };
+        }
+        position = data.end;
+    }
+    note_extent(notes, &mut file, pending)?;
+    notes.amend(at, bytes_of(&file));
+    Ok(())
+}
+
+fn note_extent(
+    notes: &mut NoteWriter<'_>,
+    file: &mut FileContents,
+    extent: Extent,
+) -> Result<(), Full> {
+    if extent.length == 0 {
+        return Ok(());
+    }
+    file.extents += 1;
+    file.stored += extent.length;
+    notes.push(bytes_of(&extent))
+}

@@ -1,0 +1,290 @@
+/* Target: files that have contents and no name, and what processes share. See holding.h. */
+
+#include "holding.h"
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+static int fd, other, third;
+static unsigned round_number;
+static unsigned char *map, *second;
+
+enum { SIZE = 300000 };
+static unsigned char bytes[SIZE], found[SIZE];
+
+/* Writes what is expected in this round into `file`, and verifies it. */
+
+static int put(int file)
+{
+    fill(bytes, SIZE, round_number);
+    EXPECT(SIZE, pwrite(file, bytes, SIZE, 0));
+    return 1;
+}
+
+static int has(int file)
+{
+    struct stat status;
+    DO(fstat(file, &status));
+    EXPECT(SIZE, status.st_size);
+    EXPECT(SIZE, pread(file, found, SIZE, 0));
+    EXPECT(1, is_filled(found, SIZE, round_number));
+    return 1;
+}
+
+static int open_again(int file, int flags)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    return open(path, flags);
+}
+
+static int same_file(int a, int b)
+{
+    struct stat one, two;
+    DO(fstat(a, &one));
+    DO(fstat(b, &two));
+    EXPECT(one.st_ino, two.st_ino);
+    EXPECT(one.st_dev, two.st_dev);
+    return 1;
+}
+
+/* What `/proc` shows as the name of `file`. */
+static const char *name_of(int file)
+{
+    static char name[256];
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(path, name, sizeof name - 1);
+    name[length < 0 ? 0 : length] = 0;
+    return name;
+}
+
+/* A memfd: with an offset, opened once more for reading, once for writing, and a duplicate. */
+
+static int begin_memfd(void)
+{
+    DO(fd = memfd_create("some memory", MFD_CLOEXEC));
+    DO(other = open_again(fd, O_RDONLY));
+    DO(third = open_again(fd, O_WRONLY | O_APPEND));
+    DO(dup(fd));
+    DO(fchmod(fd, 0640));
+    EXPECT(1234, lseek(fd, 1234, SEEK_SET));
+    EXPECT(77, lseek(other, 77, SEEK_SET));
+    return put(fd);
+}
+
+static int check_memfd(void)
+{
+    struct stat status;
+    EXPECT(1, has(fd));
+    EXPECT(1, has(other));
+    EXPECT(0, strcmp(name_of(fd), "/memfd:some memory (deleted)"));
+    EXPECT(1234, lseek(fd, 0, SEEK_CUR));
+    EXPECT(1234, lseek(third + 1, 0, SEEK_CUR));
+    EXPECT(77, lseek(other, 0, SEEK_CUR));
+    EXPECT(FD_CLOEXEC, fcntl(fd, F_GETFD));
+    EXPECT(O_WRONLY | O_APPEND, fcntl(third, F_GETFL) & (O_ACCMODE | O_APPEND));
+    EXPECT(1, same_file(fd, other) && same_file(fd, third));
+    DO(fstat(fd, &status));
+    EXPECT(0640, status.st_mode & 07777);
+    EXPECT(F_SEAL_SEAL, fcntl(fd, F_GET_SEALS));
+    EXPECT(3, write(third, "end", 3));
+    DO(ftruncate(fd, SIZE));
+    round_number++;
+    return put(fd);
+}
+
+/* Seals, and what else is told at the beginning. */
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x10
+#endif
+#define NOEXEC_SEAL 8 /* MFD_NOEXEC_SEAL, Linux 6.3 */
+#define SEAL_EXEC 0x20
+
+enum { SEALED = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL };
+
+static int begin_sealed(void)
+{
+    DO(fd = memfd_create("sealed", MFD_ALLOW_SEALING));
+    EXPECT(1, put(fd));
+    DO(fcntl(fd, F_ADD_SEALS, SEALED));
+    DO(other = memfd_create("to be sealed", MFD_ALLOW_SEALING));
+    DO(ftruncate(other, SIZE));
+    map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
+    EXPECT(0, map == MAP_FAILED);
+    DO(fcntl(other, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
+    fill(map, SIZE, 9);
+    third = memfd_create("no program", NOEXEC_SEAL);
+    return 1;
+}
+
+static int check_sealed(void)
+{
+    struct stat status;
+    EXPECT(1, has(fd));
+    EXPECT(SEALED, fcntl(fd, F_GET_SEALS));
+    FAILS(EPERM, write(fd, "x", 1));
+    EXPECT(F_SEAL_FUTURE_WRITE, fcntl(other, F_GET_SEALS));
+    FAILS(EPERM, write(other, "x", 1));
+    EXPECT(1, is_filled(map, SIZE, 9));
+    EXPECT(SIZE, pread(other, found, SIZE, 0));
+    EXPECT(0, memcmp(found, map, SIZE));
+    if (third >= 0) {
+        EXPECT(SEAL_EXEC, fcntl(third, F_GET_SEALS));
+        DO(fstat(third, &status));
+        EXPECT(0666, status.st_mode & 07777);
+    }
+    return 1;
+}
+
+/* One that is mapped twice, in part, and open. */
+
+static int begin_mapped(void)
+{
+    DO(fd = memfd_create("mapped", 0));
+    EXPECT(1, put(fd));
+    map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    DO(other = open_again(fd, O_RDONLY));
+    second = mmap(NULL, 8192, PROT_READ, MAP_SHARED, other, 4096);
+    EXPECT(1, map != MAP_FAILED && second != MAP_FAILED);
+    return 1;
+}
+
+static int check_mapped(void)
+{
+    EXPECT(1, has(fd));
+    EXPECT(0, memcmp(map, bytes, SIZE));
+    EXPECT(0, memcmp(second, bytes + 4096, 8192));
+    FAILS(EACCES, mprotect(second, 8192, PROT_READ | PROT_WRITE));
+    round_number++;
+    fill(map, SIZE, round_number);
+    EXPECT(1, has(fd));
+    EXPECT(1, put(fd));
+    EXPECT(0, memcmp(map, bytes, SIZE));
+    EXPECT(0, memcmp(second, bytes + 4096, 8192));
+    return 1;
+}
+
+/* A deleted file: opened thrice, with a mode and a time of its own, and mapped. */
+
+static int begin_deleted(void)
+{
+    struct timespec times[2] = {{0, UTIME_OMIT}, {1000000000, 123456789}};
+    DO(fd = open("deleted", O_RDWR | O_CREAT | O_TRUNC, 0600));
+    DO(other = open("deleted", O_WRONLY | O_APPEND));
+    DO(third = open("deleted", O_RDONLY));
+    EXPECT(1, put(fd));
+    map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    second = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    EXPECT(1, map != MAP_FAILED && second != MAP_FAILED);
+    second[5] = 'x';
+    DO(fchmod(fd, 0400));
+    DO(futimens(fd, times));
+    DO(unlink("deleted"));
+    EXPECT(11, lseek(third, 11, SEEK_SET));
+    return 1;
+}
+
+static int check_deleted(void)
+{
+    struct timespec times[2] = {{0, UTIME_OMIT}, {1000000000, 123456789}};
+    struct stat status;
+    DO(fstat(fd, &status));
+    EXPECT(0400, status.st_mode & 07777);
+    EXPECT(0, status.st_nlink);
+    EXPECT(1000000000, status.st_mtim.tv_sec);
+    EXPECT(123456789, status.st_mtim.tv_nsec);
+    EXPECT(geteuid(), status.st_uid);
+    EXPECT(1, has(fd));
+    EXPECT(1, has(third));
+    EXPECT(11, lseek(third, 0, SEEK_CUR));
+    EXPECT(0, memcmp(map, bytes, SIZE));
+    EXPECT('x', second[5]);
+    EXPECT(1, same_file(fd, other) && same_file(fd, third));
+    EXPECT(3, write(other, "end", 3));
+    EXPECT(3, pread(third, found, 3, SIZE));
+    DO(ftruncate(fd, SIZE));
+    round_number++;
+    fill(map, SIZE, round_number);
+    EXPECT(1, has(third));
+    EXPECT(1, put(fd));
+    DO(futimens(fd, times));
+    return 1;
+}
+
+/* One in a directory that is gone, too, and one that has been mapped and closed. */
+
+static int begin_gone(void)
+{
+    DO(mkdir("gone", 0700));
+    DO(fd = open("gone/file", O_RDWR | O_CREAT, 0600));
+    EXPECT(1, put(fd));
+    DO(unlink("gone/file"));
+    DO(rmdir("gone"));
+    DO(other = open("closed", O_RDWR | O_CREAT, 0600));
+    EXPECT(1, put(other));
+    map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
+    second = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, other, 8192);
+    EXPECT(1, map != MAP_FAILED && second != MAP_FAILED);
+    DO(unlink("closed"));
+    DO(close(other));
+    return 1;
+}
+
+static int check_gone(void)
+{
+    EXPECT(1, has(fd));
+    EXPECT(0, memcmp(map, bytes, SIZE));
+    EXPECT(0, memcmp(second, bytes + 8192, 4096));
+    round_number++;
+    fill(map, SIZE, round_number);
+    EXPECT(0, memcmp(second, map + 8192, 4096));
+    return put(fd);
+}
+
+/* A file without a name from the beginning, of a terabyte, of which nearly all is a hole. */
+
+#define FAR ((off_t)1 << 40)
+
+static int begin_sparse(void)
+{
+    DO(fd = open(".", O_RDWR | O_TMPFILE, 0600));
+    EXPECT(4, pwrite(fd, "near", 4, 1 << 20));
+    EXPECT(3, pwrite(fd, "far", 3, FAR - 3));
+    DO(other = memfd_create("large", 0));
+    DO(ftruncate(other, FAR));
+    EXPECT(4, pwrite(other, "near", 4, 0));
+    return 1;
+}
+
+static int check_sparse(void)
+{
+    struct stat status;
+    for (int i = 0; i < 2; i++) {
+        DO(fstat(i ? fd : other, &status));
+        EXPECT(FAR, status.st_size);
+        EXPECT(1, status.st_blocks < 1024);
+    }
+    EXPECT(4, pread(fd, found, 4, 1 << 20));
+    EXPECT(0, memcmp(found, "near", 4));
+    EXPECT(3, pread(fd, found, 4, FAR - 3));
+    EXPECT(0, memcmp(found, "far", 3));
+    EXPECT(4, pread(other, found, 4, 0));
+    EXPECT(0, memcmp(found, "near", 4));
+    return 1;
+}
+
+static const struct kind kinds[] = {
+    {"memfd", begin_memfd, check_memfd},
+    {"sealed", begin_sealed, check_sealed},
+    {"mapped", begin_mapped, check_mapped},
+    {"deleted", begin_deleted, check_deleted},
+    {"gone", begin_gone, check_gone},
+    {"sparse", begin_sparse, check_sparse},
+    {0},
+};
+
+int main(int argc, char **argv)
+{
+    return hold(kinds, argc, argv);
+}
