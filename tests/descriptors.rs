@@ -3,7 +3,12 @@
 
 mod common;
 
-use common::{Program, Running, each_user};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::place::{names_in, run};
+use common::{Program, Running, User, each_user};
 
 /// Has the target check itself after its start, after each checkpoint and after each restart.
 fn three_generations(program: &Program) -> Running {
@@ -19,6 +24,59 @@ fn three_generations(program: &Program) -> Running {
         run.check();
     }
     run
+}
+
+/// Restarts after all that the kernel kept of the program's outside of it has been removed, as after a
+/// reboot.
+fn survives_the_loss(kind: &str, remove: impl Fn(i32)) {
+    each_user(|place| {
+        let program = place.compiled("gcc", "holds_memory").args([kind]);
+        let mut run = program.start();
+        run.expect("ready");
+        let pid = run.pid;
+        for _ in 0..2 {
+            run.check();
+            run.checkpoint();
+            run.check();
+            run.kill();
+            remove(pid);
+            run = program.restart(&program.image);
+            // It takes a privilege to make a segment under its id.
+            if kind == "segments" && place.user == User::Ordinary {
+                let line = run.error_line();
+                assert!(line.contains("has the id"), "{line}");
+            }
+            run.check();
+        }
+        run.quit();
+    });
+}
+
+/// Removes the files in `/dev/shm` that the target of that id has made.
+fn remove_shared_memory(pid: i32) {
+    for name in names_in(Path::new("/dev/shm")) {
+        if name.contains(&format!("holds-memory-{pid}-")) {
+            fs::remove_file(Path::new("/dev/shm").join(name)).expect("removing it");
+        }
+    }
+}
+
+#[test]
+fn memory_shared_by_name_that_is_gone() {
+    survives_the_loss("shared", remove_shared_memory);
+}
+
+#[test]
+fn semaphores_that_are_gone() {
+    survives_the_loss("semaphores", remove_shared_memory);
+}
+
+#[test]
+fn segments_that_are_gone() {
+    survives_the_loss("segments", |pid| {
+        let key = format!("{:#x}", 0x5eed_0000 | pid);
+        run(Command::new("ipcrm").args(["-M", &key]));
+    });
 }
 
 /// A kind of descriptor that `target` knows, with both C libraries.
@@ -65,4 +123,8 @@ kinds! { "holds_memory":
     a_deleted_file "deleted",
     deleted_files_whose_directory_or_descriptor_is_gone "gone",
     files_with_holes "sparse",
+    files_under_other_names "renamed",
+    memory_shared_by_name "shared",
+    semaphores "semaphores",
+    segments_of_shared_memory "segments",
 }

@@ -173,7 +173,7 @@ fn a_file_of_proc() {
 #[test]
 fn a_file_with_another_name_only() {
     refuses_descriptor(
-        "f = open('one', 'w'); os.link('one', 'other'); os.unlink('one')",
+        "os.mkdir('d'); f = open('one', 'w'); os.link('one', 'd/other'); os.unlink('one')",
         "a file that is no longer under its name",
     );
 }

@@ -11,10 +11,12 @@ mod contents;
 mod epoll;
 mod event;
 mod holder;
+mod names;
 mod pipe;
 mod regular;
 
 pub use contents::open_to_read;
+pub use names::find as find_name;
 
 use core::fmt::{self, Write};
 use core::ops::Range;
@@ -115,6 +117,8 @@ fn capture_one(notes: &mut NoteWriter<'_>, fd: Fd, text: &mut [u8]) -> Result<()
     let path =
         call::readlink(own(format_args!("fd/{}", fd.0)).as_path(), &mut path).or_report(step)?;
     let status = call::fstat(fd).or_report(step)?;
+    let other_name = if status.st_nlink > 0 { find_name(path, status.st_ino) } else { None };
+    let path = other_name.as_ref().map_or(path, |path| record::text(path.as_bytes()));
     let info = read_info(fd, text).or_report(step)?;
     let kind = Kind::of(status.st_mode, status.st_rdev, status.st_nlink as u64, path);
     let mut found = Found { fd, kind, path, status, info, standard: false };

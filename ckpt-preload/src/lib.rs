@@ -33,6 +33,7 @@ mod config;
 mod constructor;
 mod files;
 mod handler;
+mod ipc;
 mod limits;
 mod memory;
 mod pages;

@@ -7,12 +7,15 @@ use ckpt_arch::{ADDRESS_END, BRANCH_TARGET_PROTECTION};
 use ckpt_image::files::{Descriptor, NO_NAME};
 use ckpt_image::record::{self, Layout, Mapping, all_with_tails, kind, mapping};
 use ckpt_image::{NoteWriter, VmFlags};
+use ckpt_sys::descriptor::is_segment;
 use ckpt_sys::maps::{self, Details, Unescaped};
 use ckpt_sys::proc::Stat;
 use ckpt_sys::{Escaped, call};
 use linux_raw_sys::general::{PROT_EXEC, PROT_READ, PROT_WRITE, S_IFCHR, S_IFMT};
 
 use crate::config::{Content, PATH, config};
+use crate::files::find_name;
+use crate::ipc;
 use crate::report::{Failure, OrReport, not_written};
 
 /// Writes the table of mappings into `room`: what the image's note of them holds.
@@ -117,8 +120,19 @@ fn describe<'n>(
     {
         (record.kind, record.stored) = (mapping::MEMFD, mapping::STORED_WHOLE);
         shown = b"/memfd:".len()..b"/memfd:".len() + memfd.len();
+    } else if is_segment(name) && found.shared && !flags.any_of(VmFlags::HUGE_TLB) {
+        (record.kind, record.stored) = (mapping::SEGMENT, mapping::STORED_WHOLE);
+        shown = 0..0;
     } else if name.starts_with(b"/") && !name.starts_with(b"/[aio]") {
-        let (end, deleted) = (deleted.map_or(length, <[u8]>::len), deleted.is_some());
+        let (mut end, mut deleted) = (deleted.map_or(length, <[u8]>::len), deleted.is_some());
+        if found.shared
+            && let Some(path) = find_name(name, found.inode)
+            && let path = record::text(path.as_bytes())
+            && path.len() < buffer.len()
+        {
+            (end, deleted) = (path.len(), false);
+            buffer[..end].copy_from_slice(path);
+        }
         buffer[end] = 0;
         shown = describe_file(&mut record, found, &buffer[..=end], deleted)?;
     } else {
@@ -274,6 +288,7 @@ fn store(table: &mut [u8], stored: u32, condition: impl Fn(&Mapping, &[u8], &[u8
 /// Notes the mappings and what the kernel believes of the layout (`/proc/thread-self/stat`, brk(2)).
 pub fn capture(notes: &mut NoteWriter<'_>, table: &[u8]) -> Result<(), Failure> {
     notes.note(record::NAME, kind::MAPPINGS, &[table])?;
+    ipc::capture(notes, table)?;
     let stat = Stat::of_caller().or_report(format_args!("reading /proc/thread-self/stat"))?;
     let layout = Layout {
         start_code: stat.field(26),

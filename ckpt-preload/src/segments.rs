@@ -164,7 +164,7 @@ impl Segments<'_> {
 
 /// Whether a mapping is of shared memory that no disk has.
 fn is_in_memory_only(kind: u32, name: &[u8]) -> bool {
-    [mapping::SHARED_ANONYMOUS, mapping::MEMFD].contains(&kind)
+    [mapping::SHARED_ANONYMOUS, mapping::MEMFD, mapping::SEGMENT].contains(&kind)
         || kind == mapping::DELETED && is_shared_memory(name)
 }
 
@@ -172,7 +172,7 @@ fn is_in_memory_only(kind: u32, name: &[u8]) -> bool {
 fn is_written_by_restart(record: &Mapping) -> bool {
     let flags = VmFlags(record.flags);
     match record.kind {
-        mapping::SHARED_ANONYMOUS | mapping::MEMFD | mapping::DELETED => true,
+        mapping::SHARED_ANONYMOUS | mapping::MEMFD | mapping::DELETED | mapping::SEGMENT => true,
         mapping::FILE => flags.any_of(VmFlags::MAY_SHARE) && flags.any_of(VmFlags::MAY_WRITE),
         _ => false,
     }

@@ -45,6 +45,8 @@ pub mod kind {
     /// [`FileContents`](crate::files::FileContents) of open files, each followed by its
     /// [`Extent`](crate::files::Extent)s.
     pub const FILE_CONTENTS: u32 = 0x434b_000f;
+    /// [`Segment`](super::Segment)s of System V shared memory.
+    pub const SEGMENTS: u32 = 0x434b_0010;
 }
 
 /// Who was checkpointed, when and where. Its first two fields never move, so that a reader can
@@ -97,9 +99,11 @@ pub mod mapping {
     pub const SCRATCH: u32 = 7;
     /// A shared mapping of a file that has been deleted; the name is the one that it had.
     pub const DELETED: u32 = 8;
+    /// System V shared memory; the inode is the id of its segment.
+    pub const SEGMENT: u32 = 9;
 
     /// All of them.
-    pub const KNOWN: core::ops::RangeInclusive<u32> = ANONYMOUS..=DELETED;
+    pub const KNOWN: core::ops::RangeInclusive<u32> = ANONYMOUS..=SEGMENT;
 
     /// Nothing is stored of it; a file's contents are in the file, or with those of a descriptor.
     pub const STORED_NOTHING: u32 = 0;
@@ -145,6 +149,27 @@ pub struct Mapping {
     pub swapped: u32,
 }
 const_assert_eq!(size_of::<Mapping>(), 96);
+
+/// A segment of System V shared memory (shmctl(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its id.
+    pub id: i32,
+    /// Its key, or 0.
+    pub key: u32,
+    /// How many bytes it has.
+    pub size: u64,
+    /// Its permissions, and whether it goes with its last mapping (`SHM_DEST`).
+    pub mode: u32,
+    /// Its owner
+    pub user: u32,
+    /// and group.
+    pub group: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+const_assert_eq!(size_of::<Segment>(), 32);
 
 /// What the kernel believes of the layout of memory: `struct prctl_mm_map` without the auxiliary
 /// vector, which is in NT_AUXV.

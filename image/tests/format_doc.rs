@@ -7,7 +7,7 @@ use ckpt_image::files::{
 };
 use ckpt_image::record::{
     Attributes, Checksums, Clocks, Disposition, IntervalTimer, Layout, Mapping, PRCTLS, Pending,
-    Process, Range, Thread, Timer, kind, mapping,
+    Process, Range, Segment, Thread, Timer, kind, mapping,
 };
 use ckpt_image::{FileHeader, PREFIX, ProgramHeader, SectionHeader, VERSION, VmFlags};
 
@@ -109,6 +109,7 @@ fn structures() {
     describes!(text, Watched [fd through data events reserved]);
     describes!(text, FileContents [fd mode user group seals extents offset stored checksum]);
     describes!(text, Extent [start length]);
+    describes!(text, Segment [id key size mode user group reserved]);
     describes!(text, Attributes [
         limits umask personality prctls core_dump_filter oom_score_adjustment
     ]);
@@ -139,11 +140,11 @@ fn numbers() {
     let notes = &section(text, "Our notes");
     names!(notes, "| type | number |", kind [
         PROCESS MAPPINGS LAYOUT THREADS DISPOSITIONS PENDING INTERVAL_TIMERS TIMERS DESCRIPTORS
-        ATTRIBUTES CPU GUARDS CHECKSUMS CLOCKS FILE_CONTENTS
+        ATTRIBUTES CPU GUARDS CHECKSUMS CLOCKS FILE_CONTENTS SEGMENTS
     ], "{:#x}");
     let mappings = &section(text, "`Mapping`");
     names!(mappings, "| kind | number |", mapping [
-        ANONYMOUS FILE SHARED_ANONYMOUS MEMFD VDSO VVAR SCRATCH DELETED
+        ANONYMOUS FILE SHARED_ANONYMOUS MEMFD VDSO VVAR SCRATCH DELETED SEGMENT
     ], "{}");
     names!(mappings, "| stored | number |", mapping [
         STORED_NOTHING STORED_WHOLE STORED_CHANGES

@@ -13,7 +13,9 @@ mod event;
 mod pipe;
 mod regular;
 
-pub use contents::{has_contents_of, make_deleted, make_memfd, make_shared_memory, of_mapping};
+pub use contents::{
+    check_shared_memory, has_contents_of, make_deleted, make_memfd, make_shared_memory, of_mapping,
+};
 
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
@@ -68,7 +70,7 @@ pub fn check(image: &Image, head: &Head<'_>) {
             regular::check(head, &record, path, same_boot);
         }
         if record.kind == descriptor::SHARED_MEMORY {
-            contents::check(&record, path, same_boot);
+            contents::check_shared_memory(head, path, record.inode);
         }
     }
 }

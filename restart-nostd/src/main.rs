@@ -8,7 +8,7 @@
 //!     namespace     where no id is taken
 //!   clock         which monotonic clock the program goes on with
 //!   place         moves out of the way: into a gap that the image leaves, and unmaps all else
-//!     memory        mappings, contents, layout
+//!     memory        mappings, contents, layout; ipc: segments of shared memory
 //!     vdso          the kernel's code, at the address where the program expects it
 //!     files         descriptors
 //!     process       working directory, limits
@@ -35,6 +35,7 @@ mod faults;
 mod files;
 mod ids;
 mod image;
+mod ipc;
 mod memory;
 mod mutexes;
 mod namespace;

@@ -25,6 +25,7 @@ use linux_raw_sys::prctl::prctl_mm_map;
 use crate::contents;
 use crate::files;
 use crate::image::Image;
+use crate::ipc;
 use crate::place::{Place, find_gap};
 use crate::report::{OrFail, fail, note};
 
@@ -55,6 +56,7 @@ fn is_shared(record: &Mapping) -> bool {
 /// they were.
 pub fn check(image: &Image, head: &Head<'static>) {
     check_guards(image, head);
+    ipc::check(image, head);
     if !are_whole::<Mapping>(head.note(kind::MAPPINGS).unwrap_or(&[])) {
         image.fail(&Invalid::Damaged);
     }
@@ -73,6 +75,9 @@ pub fn check(image: &Image, head: &Head<'static>) {
             image.fail(&Invalid::Damaged);
         }
         end = record.end;
+        if is_written_to(&record) && is_shared_memory(name) {
+            files::check_shared_memory(head, name, record.inode);
+        }
         let elsewhere = record.kind == mapping::FILE
             && record.stored != mapping::STORED_WHOLE
             && !files::has_contents_of(image, head, &record, name);
@@ -118,8 +123,8 @@ pub fn restore(image: &Image, place: &Place) {
         match record.kind {
             mapping::VDSO | mapping::VVAR => {}
             mapping::FILE => map_file(&record, name),
-            mapping::SHARED_ANONYMOUS | mapping::MEMFD | mapping::DELETED => {
-                map_shared(&head, &record, name, place);
+            mapping::SHARED_ANONYMOUS | mapping::MEMFD | mapping::DELETED | mapping::SEGMENT => {
+                map_shared(image, &head, &record, name, place);
             }
             mapping::ANONYMOUS | mapping::SCRATCH => map(&record, None),
             _ => image.fail(&Invalid::Damaged),
@@ -172,7 +177,7 @@ pub fn lock(image: &Image) {
 /// The protection a mapping is made with. One that has been counted as committed memory must be
 /// writable once for that, whatever it became later; and shared memory must be, to be filled in.
 pub fn first_protection(record: &Mapping) -> u32 {
-    let shared = [mapping::SHARED_ANONYMOUS, mapping::MEMFD, mapping::DELETED]
+    let shared = [mapping::SHARED_ANONYMOUS, mapping::MEMFD, mapping::DELETED, mapping::SEGMENT]
         .contains(&record.kind)
         && record.stored != mapping::STORED_NOTHING;
     if flags(record).any_of(VmFlags::ACCOUNTED) || shared {
@@ -244,7 +249,7 @@ fn mode_of(record: &Mapping) -> u32 {
 }
 
 /// Makes all mappings of the shared memory of which `record` is one, if it is the first of them.
-fn map_shared(head: &Head<'_>, record: &Mapping, name: &[u8], place: &Place) {
+fn map_shared(image: &Image, head: &Head<'_>, record: &Mapping, name: &[u8], place: &Place) {
     let is_one = |other: &Mapping| {
         other.kind == record.kind && (other.device, other.inode) == (record.device, record.inode)
     };
@@ -253,7 +258,7 @@ fn map_shared(head: &Head<'_>, record: &Mapping, name: &[u8], place: &Place) {
         return;
     }
     let size = all().map(|other| other.offset + other.end - other.start).max().unwrap_or(0);
-    if record.kind != mapping::SHARED_ANONYMOUS {
+    if [mapping::MEMFD, mapping::DELETED].contains(&record.kind) {
         let is_memfd = record.kind == mapping::MEMFD;
         let made = if is_memfd { files::make_memfd(name) } else { files::make_deleted(name) };
         let step = format_args!("making {} again, of {size} bytes", Escaped(name));
@@ -262,20 +267,20 @@ fn map_shared(head: &Head<'_>, record: &Mapping, name: &[u8], place: &Place) {
         all().for_each(|other| map(&other, Some(file.fd())));
         return;
     }
-    if record.offset == 0 && all().count() == 1 {
+    if record.kind == mapping::SHARED_ANONYMOUS && record.offset == 0 && all().count() == 1 {
         return map(record, None);
     }
     // Shared memory of no file can be mapped again only from a mapping of it: mremap() with an old
     // length of 0.
+    let is_segment = record.kind == mapping::SEGMENT;
+    let size = if is_segment { ipc::size(image, record.inode, size) } else { size };
     let base = find_gap(head, size.max(place.length));
-    let whole = Mapping {
-        start: base,
-        end: base + size,
-        offset: 0,
-        protection: PROT_READ | PROT_WRITE,
-        ..*record
-    };
-    map(&whole, None);
+    if is_segment {
+        ipc::attach(image, record.inode, base);
+    } else {
+        let protection = PROT_READ | PROT_WRITE;
+        map(&Mapping { start: base, end: base + size, offset: 0, protection, ..*record }, None);
+    }
     for other in all() {
         let length = other.end - other.start;
         // SAFETY: nothing is at the new address, and the old mapping stays.
@@ -312,7 +317,9 @@ fn advise(record: &Mapping) {
 /// Gives a mapping its final protection and name.
 fn finish(record: &Mapping, name: &[u8]) {
     let (start, length) = (record.start, record.end - record.start);
-    if first_protection(record) != record.protection || record.kind == mapping::SHARED_ANONYMOUS {
+    if first_protection(record) != record.protection
+        || [mapping::SHARED_ANONYMOUS, mapping::SEGMENT].contains(&record.kind)
+    {
         // SAFETY: the contents have been loaded.
         unsafe { call::mprotect(start, length, record.protection) }
             .or_fail(format_args!("protecting {length} bytes at {start:x}"));

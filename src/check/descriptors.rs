@@ -1,11 +1,14 @@
 //! Which open descriptors of a running program could not be restored.
 
-use std::fs;
+use std::ffi::{CString, OsStr};
+use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
+use ckpt_image::files::NO_NAME;
 use ckpt_sys::Escaped;
-use ckpt_sys::call::{Fd, same_open_file};
+use ckpt_sys::call::{Fd, File, file_system, same_open_file};
 use ckpt_sys::descriptor::Kind;
 use ckpt_sys::lines::number;
 use ckpt_sys::proc::value_of;
@@ -46,9 +49,15 @@ pub fn check(process: &Process, found: &mut Findings) {
 fn obstacle(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
     let path = format!("/proc/{}/fd/{fd}", process.pid);
     // One that has been closed meanwhile is none.
-    let metadata = fs::metadata(path).ok()?;
+    let metadata = fs::metadata(&path).ok()?;
     let kind = Kind::of(metadata.mode(), metadata.rdev(), metadata.nlink(), target);
     let what = match kind {
+        Kind::Regular if is_lost(process, fd, target, &metadata) => {
+            "a file that is no longer under its name".to_owned()
+        }
+        Kind::Memfd if file_system_of(&path) == Some(libc::HUGETLBFS_MAGIC) => {
+            "a memfd of huge pages".to_owned()
+        }
         Kind::Regular
         | Kind::DeletedFile
         | Kind::Memfd
@@ -68,12 +77,34 @@ fn obstacle(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
     (!is_standard).then(|| format!("is {what} ({}), which cannot be restored", Escaped(target)))
 }
 
+/// Whether a file that is written to has lost its name, and has no other one in the same directory.
+fn is_lost(process: &Process, fd: i32, target: &[u8], metadata: &Metadata) -> bool {
+    let own = (metadata.dev(), metadata.ino());
+    let is_it = |path: &Path| fs::metadata(path).is_ok_and(|it| (it.dev(), it.ino()) == own);
+    let path = Path::new(OsStr::from_bytes(target));
+    let Some(gone) = target.strip_suffix(NO_NAME) else { return !is_it(path) };
+    let directory = Path::new(OsStr::from_bytes(gone)).parent().map(fs::read_dir);
+    let mut entries = directory.into_iter().flatten().flatten().flatten();
+    let is_read = access_mode(process, fd) == Some(libc::O_RDONLY);
+    !is_it(path) && !is_read && !entries.any(|entry| is_it(&entry.path()))
+}
+
+/// Which kind of file system the file at `path` is on.
+fn file_system_of(path: &str) -> Option<i64> {
+    let path = CString::new(path).ok()?;
+    let file = File::open(&path, libc::O_PATH as u32).ok()?;
+    file_system(file.fd()).ok().map(i64::from)
+}
+
+/// Whether descriptor `fd` was opened to be read, written, or both (`O_ACCMODE`).
+fn access_mode(process: &Process, fd: i32) -> Option<i32> {
+    let info = process.read(&format!("fdinfo/{fd}")).ok()?;
+    number(value_of(&info, b"flags")?, 8).map(|flags| flags as i32 & libc::O_ACCMODE)
+}
+
 /// What a pipe is, unless it is the process's own: it has both ends, or nobody has the other one.
 fn pipe(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
-    let mode = |fd: i32| {
-        let info = process.read(&format!("fdinfo/{fd}")).ok()?;
-        number(value_of(&info, b"flags")?, 8).map(|flags| flags as i32 & libc::O_ACCMODE)
-    };
+    let mode = |fd: i32| access_mode(process, fd);
     let own = mode(fd)?;
     let all = process.descriptors().ok()?;
     let ends = all.iter().filter(|(_, other)| other == target).filter_map(|(fd, _)| mode(*fd));

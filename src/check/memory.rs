@@ -8,6 +8,8 @@ use std::os::unix::fs::FileTypeExt;
 use ckpt_image::VmFlags;
 use ckpt_image::files::NO_NAME;
 use ckpt_sys::Escaped;
+use ckpt_sys::call::shm_status;
+use ckpt_sys::descriptor::is_segment;
 
 use super::Findings;
 use super::process::Region;
@@ -17,7 +19,7 @@ pub fn check(memory: &[Region], found: &mut Findings) {
     let mut all_well = true;
     for region in memory {
         let what = obstacle(region).or_else(|| {
-            let shared = is_shared_with_another(memory, region);
+            let shared = is_shared_with_another(memory, region) || is_attached(memory, region);
             shared.then_some("is shared with another process")
         });
         if let Some(what) = what {
@@ -61,6 +63,13 @@ fn obstacle(region: &Region) -> Option<&'static str> {
 /// Whether only a process can hold it: there is no file of that name.
 fn has_no_file(region: &Region) -> bool {
     region.name.starts_with(b"[anon_shmem:") || region.name.ends_with(NO_NAME)
+}
+
+/// Whether another process has the same segment of System V shared memory attached (shmctl(2)).
+fn is_attached(memory: &[Region], region: &Region) -> bool {
+    let mappings = memory.iter().filter(|other| other.object == region.object).count();
+    is_segment(&region.name)
+        && shm_status(region.object.1 as i32).is_ok_and(|status| status.attached != mappings as u64)
 }
 
 /// Whether another process has mapped the same memory: of the pages that are in memory some are

@@ -79,6 +79,7 @@ fn kind(mapping: &Mapping) -> &'static str {
         mapping::VVAR => "vvar",
         mapping::SCRATCH => "scratch",
         mapping::DELETED => "deleted",
+        mapping::SEGMENT => "segment",
         _ => "?",
     }
 }

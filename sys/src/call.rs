@@ -145,8 +145,10 @@ impl Drop for File {
 }
 
 mod contents;
+mod ipc;
 mod objects;
 pub use contents::*;
+pub use ipc::*;
 pub use objects::*;
 
 // Files.

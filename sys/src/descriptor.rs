@@ -147,6 +147,12 @@ pub fn is_shared_memory(path: &[u8]) -> bool {
     path.starts_with(b"/dev/shm/")
 }
 
+/// Whether a mapping is of System V shared memory: `/SYSV`, its key, and that it has no name.
+pub fn is_segment(name: &[u8]) -> bool {
+    let key = name.strip_prefix(b"/SYSV").and_then(|name| name.strip_suffix(b" (deleted)"));
+    key.is_some_and(|key| key.len() == 8 && key.iter().all(u8::is_ascii_hexdigit))
+}
+
 /// A pidfd has an inode of its own file system since Linux 6.9.
 fn is_process(target: &[u8]) -> bool {
     target == b"anon_inode:[pidfd]" || target.starts_with(b"pidfd:")

@@ -255,6 +255,22 @@ pub fn for_each_number<E: From<Errno>>(
     buffer: &mut [u8],
     mut each: impl FnMut(Fd, u64) -> Result<(), E>,
 ) -> Result<(), E> {
+    for_each_entry(path, buffer, |directory, _, name| match number(name, 10) {
+        Some(number) => each(directory, number),
+        None => Ok(()),
+    })
+}
+
+/// Calls `each` with the descriptor of a directory, and inode and name of everything in it.
+///
+/// # Errors
+///
+/// Those of open(2) and getdents(2); what `each` fails with ends the listing.
+pub fn for_each_entry<E: From<Errno>>(
+    path: &CStr,
+    buffer: &mut [u8],
+    mut each: impl FnMut(Fd, u64, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     use linux_raw_sys::general::O_DIRECTORY;
     const NAME: usize = 19; // where the name begins in a struct linux_dirent64 (getdents(2))
     let directory = call::File::open(path, O_DIRECTORY)?;
@@ -268,9 +284,8 @@ pub fn for_each_number<E: From<Errno>>(
             let length = usize::from(u16::from_ne_bytes([entries[16], entries[17]]));
             let name = &entries[NAME..length];
             let name = name.split(|&byte| byte == 0).next().unwrap_or(name);
-            if let Some(number) = number(name, 10) {
-                each(directory.fd(), number)?;
-            }
+            let inode = entries[..8].iter().rev().fold(0, |all, &byte| all << 8 | u64::from(byte));
+            each(directory.fd(), inode, name)?;
             entries = &entries[length..];
         }
     }

@@ -1,7 +1,9 @@
 /* Target: files that have contents and no name, and what processes share. See holding.h. */
 
 #include "holding.h"
+#include <semaphore.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 
 static int fd, other, third;
@@ -274,6 +276,185 @@ static int check_sparse(void)
     return 1;
 }
 
+/* Files that have lost the name that they were opened by: one has got another one in its directory, one in
+ * another directory and is only read, one has been renamed. */
+
+static int begin_renamed(void)
+{
+    char path[32];
+    int files[3];
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "before-%d", i);
+        DO(files[i] = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600));
+        EXPECT(1, put(files[i]));
+    }
+    unlink("after-0");
+    unlink("directory/after-1");
+    mkdir("directory", 0700);
+    DO(link("before-0", "after-0"));
+    DO(unlink("before-0"));
+    DO(link("before-1", "directory/after-1"));
+    DO(other = open("before-1", O_RDONLY));
+    DO(close(files[1]));
+    DO(unlink("before-1"));
+    DO(rename("before-2", "after-2"));
+    fd = files[0];
+    third = files[2];
+    return 1;
+}
+
+static int check_renamed(void)
+{
+    struct stat status, there;
+    EXPECT(1, has(fd) && has(other) && has(third));
+    DO(fstat(fd, &status));
+    DO(stat("after-0", &there));
+    EXPECT(there.st_ino, status.st_ino);
+    DO(fstat(third, &status));
+    DO(stat("after-2", &there));
+    EXPECT(there.st_ino, status.st_ino);
+    return 1;
+}
+
+/* Shared memory by a name: mapped and open, mapped and closed, and without the name. */
+
+static char names[3][64];
+static unsigned char *maps[3];
+
+static void remove_names(void)
+{
+    shm_unlink(names[0]);
+    shm_unlink(names[1]);
+    sem_unlink(names[2]);
+}
+
+static void make_names(void)
+{
+    for (int i = 0; i < 3; i++)
+        snprintf(names[i], sizeof names[i], "/holds-memory-%d-%d", getpid(), i);
+    atexit(remove_names);
+}
+
+static int begin_shared(void)
+{
+    int files[3];
+    make_names();
+    for (int i = 0; i < 3; i++) {
+        DO(files[i] = shm_open(names[i], O_RDWR | O_CREAT | O_EXCL, 0640));
+        DO(fchmod(files[i], 0640));
+        DO(ftruncate(files[i], SIZE));
+        maps[i] = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, files[i], 0);
+        EXPECT(0, maps[i] == MAP_FAILED);
+        fill(maps[i], SIZE, round_number + i);
+    }
+    fd = files[0];
+    DO(close(files[1]));
+    DO(other = files[2]);
+    DO(shm_unlink(names[2]));
+    return 1;
+}
+
+static int check_shared(void)
+{
+    struct stat status;
+    fill(bytes, SIZE, round_number);
+    EXPECT(1, has(fd));
+    for (int i = 0; i < 3; i++)
+        EXPECT(1, is_filled(maps[i], SIZE, round_number + i));
+    EXPECT(SIZE, pread(other, found, SIZE, 0));
+    EXPECT(0, memcmp(maps[2], found, SIZE));
+    DO(fstat(fd, &status));
+    EXPECT(0640, status.st_mode & 07777);
+    for (int i = 0; i < 2; i++) {
+        DO(third = shm_open(names[i], O_RDWR, 0));
+        DO(fstat(third, &status));
+        EXPECT(SIZE, status.st_size);
+        EXPECT(SIZE, pread(third, found, SIZE, 0));
+        EXPECT(0, memcmp(maps[i], found, SIZE));
+        DO(close(third));
+    }
+    FAILS(ENOENT, shm_open(names[2], O_RDWR, 0));
+    round_number++;
+    for (int i = 0; i < 3; i++)
+        fill(maps[i], SIZE, round_number + i);
+    return 1;
+}
+
+/* Semaphores: one with a name, one whose name is gone. */
+
+static sem_t *named, *unnamed;
+
+static int begin_semaphores(void)
+{
+    make_names();
+    named = sem_open(names[2], O_CREAT | O_EXCL, 0600, 3);
+    EXPECT(0, named == SEM_FAILED);
+    unnamed = sem_open(names[1], O_CREAT | O_EXCL, 0600, 1);
+    EXPECT(0, unnamed == SEM_FAILED);
+    DO(sem_unlink(names[1]));
+    return 1;
+}
+
+static int check_semaphores(void)
+{
+    int value;
+    for (int i = 0; i < 3; i++)
+        DO(sem_trywait(named));
+    FAILS(EAGAIN, sem_trywait(named));
+    sem_t *again = sem_open(names[2], 0);
+    EXPECT(0, again == SEM_FAILED);
+    for (int i = 0; i < 3; i++)
+        DO(sem_post(again));
+    DO(sem_close(again));
+    DO(sem_getvalue(named, &value));
+    EXPECT(3, value);
+    DO(sem_trywait(unnamed));
+    FAILS(EAGAIN, sem_trywait(unnamed));
+    return sem_post(unnamed) == 0;
+}
+
+/* System V shared memory: by a key, mapped twice; and one that goes with its last mapping, of which one
+ * page cannot be written. */
+
+static int id;
+
+static void remove_segment(void)
+{
+    shmctl(id, IPC_RMID, NULL);
+}
+
+static int begin_segments(void)
+{
+    snprintf(names[0], sizeof names[0], "-%d", getpid());
+    DO(id = shmget(0x5eed0000 | getpid(), SIZE, IPC_CREAT | IPC_EXCL | 0640));
+    atexit(remove_segment);
+    maps[0] = shmat(id, NULL, 0);
+    maps[1] = shmat(id, NULL, SHM_RDONLY);
+    DO(other = shmget(IPC_PRIVATE, SIZE, 0600));
+    maps[2] = shmat(other, NULL, 0);
+    EXPECT(1, maps[0] != (void *)-1 && maps[1] != (void *)-1 && maps[2] != (void *)-1);
+    DO(shmctl(other, IPC_RMID, NULL));
+    fill(maps[0], SIZE, round_number);
+    fill(maps[2], SIZE, 9);
+    DO(mprotect(maps[2] + getpagesize(), getpagesize(), PROT_READ));
+    return 1;
+}
+
+static int check_segments(void)
+{
+    struct shmid_ds status;
+    EXPECT(1, is_filled(maps[0], SIZE, round_number));
+    EXPECT(1, is_filled(maps[2], SIZE, 9));
+    EXPECT(0, memcmp(maps[0], maps[1], SIZE));
+    DO(id = shmget(0x5eed0000 | atoi(strrchr(names[0], '-') + 1), 0, 0));
+    DO(shmctl(id, IPC_STAT, &status));
+    EXPECT(SIZE, status.shm_segsz);
+    EXPECT(2, status.shm_nattch);
+    EXPECT(0640, status.shm_perm.mode);
+    fill(maps[0], SIZE, ++round_number);
+    return 1;
+}
+
 static const struct kind kinds[] = {
     {"memfd", begin_memfd, check_memfd},
     {"sealed", begin_sealed, check_sealed},
@@ -281,6 +462,10 @@ static const struct kind kinds[] = {
     {"deleted", begin_deleted, check_deleted},
     {"gone", begin_gone, check_gone},
     {"sparse", begin_sparse, check_sparse},
+    {"renamed", begin_renamed, check_renamed},
+    {"shared", begin_shared, check_shared},
+    {"semaphores", begin_semaphores, check_semaphores},
+    {"segments", begin_segments, check_segments},
     {0},
 };
 

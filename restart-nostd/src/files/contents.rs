@@ -10,7 +10,7 @@ use ckpt_image::files::{Descriptor, Extent, FileContents, descriptor, shown};
 use ckpt_image::record::{Mapping, all};
 use ckpt_image::{Checksum, Head, Invalid};
 use ckpt_sys::call::{self, Fd, File};
-use ckpt_sys::{Errno, Escaped, Line};
+use ckpt_sys::{Errno, Escaped, Line, proc};
 use linux_raw_sys::general::{
     F_SEAL_SEAL, MFD_ALLOW_SEALING, MFD_EXEC, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW,
     O_PATH, O_RDWR, O_TMPFILE, SEEK_SET,
@@ -26,16 +26,17 @@ use crate::report::{OrFail, fail};
 const OF_PATH: u32 = O_TMPFILE | O_DIRECTORY | O_NOFOLLOW;
 
 /// Refuses shared memory that is not what the program had; if it is gone it will be made again.
-pub fn check(record: &Descriptor, path: &[u8], same_boot: bool) {
-    let step = format_args!("{}, which the program has open", Escaped(path));
+pub fn check_shared_memory(head: &Head<'_>, path: &[u8], inode: u64) {
+    let same_boot = head.process().0.boot_id == proc::boot_id();
     match with_path(path, call::stat) {
         Err(Errno::ENOENT) => {}
-        Ok(there) if same_boot && (there.st_dev, there.st_ino) == (record.device, record.inode) => {
-        }
+        Ok(there) if same_boot && there.st_ino == inode => {}
         Ok(_) => fail(format_args!(
-            "{step}, is now another file of that name; remove it, and it is made again"
+            "{}, which the program shares, is now another file of that name; remove it, and it is made \
+             again",
+            Escaped(path)
         )),
-        Err(why) => Err::<(), _>(why).or_fail(step),
+        Err(why) => Err::<(), _>(why).or_fail(format_args!("{}", Escaped(path))),
     }
 }
 
