@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -79,6 +80,15 @@ fn segments_that_are_gone() {
     });
 }
 
+#[test]
+fn message_queues_that_are_gone() {
+    survives_the_loss("queues", |pid| {
+        let name = CString::new(format!("/holds-memory-{pid}-0")).expect("a name");
+        // SAFETY: it is a string.
+        assert_eq!(unsafe { libc::mq_unlink(name.as_ptr()) }, 0);
+    });
+}
+
 /// A kind of descriptor that `target` knows, with both C libraries.
 fn survives(target: &str, kind: &str) {
     each_user(|place| {
@@ -127,4 +137,5 @@ kinds! { "holds_memory":
     memory_shared_by_name "shared",
     semaphores "semaphores",
     segments_of_shared_memory "segments",
+    message_queues "queues",
 }

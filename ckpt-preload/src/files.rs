@@ -13,6 +13,7 @@ mod event;
 mod holder;
 mod names;
 mod pipe;
+mod queue;
 mod regular;
 
 pub use contents::open_to_read;
@@ -120,7 +121,8 @@ fn capture_one(notes: &mut NoteWriter<'_>, fd: Fd, text: &mut [u8]) -> Result<()
     let other_name = if status.st_nlink > 0 { find_name(path, status.st_ino) } else { None };
     let path = other_name.as_ref().map_or(path, |path| record::text(path.as_bytes()));
     let info = read_info(fd, text).or_report(step)?;
-    let kind = Kind::of(status.st_mode, status.st_rdev, status.st_nlink as u64, path);
+    let kind = Kind::of(status.st_mode, status.st_rdev, status.st_nlink as u64, path)
+        .or_queue(path, || call::file_system(fd).ok());
     let mut found = Found { fd, kind, path, status, info, standard: false };
 
     let mut record = describe(&found);
@@ -242,6 +244,7 @@ fn capture_state(
         Kind::Signals => event::capture_signals(found, notes)?,
         Kind::Process => event::capture_process(found)?,
         Kind::Epoll => epoll::capture(found, notes)?,
+        Kind::MessageQueue => queue::capture(found, record, notes)?,
         kind => return Err(Obstacle::new(format_args!("{}", kind.name()))),
     };
     Ok(())

@@ -45,9 +45,12 @@ pub mod descriptor {
     /// A file in `/dev/shm`, which is memory, too: opened again by its path, or made again.
     pub const SHARED_MEMORY: u32 = 51;
 
+    /// A POSIX message queue: [`Queue`](super::Queue) and its [`QueueMessage`](super::QueueMessage)s.
+    pub const MESSAGE_QUEUE: u32 = 52;
+
     /// All of them.
     pub const KNOWN: [core::ops::RangeInclusive<u32>; 2] =
-        [REGULAR..=DELETED, MEMFD..=SHARED_MEMORY];
+        [REGULAR..=DELETED, MEMFD..=MESSAGE_QUEUE];
     /// The kinds whose contents are in the image.
     pub const WITH_CONTENTS: [u32; 3] = [DELETED, MEMFD, SHARED_MEMORY];
 }
@@ -257,3 +260,39 @@ pub struct Watched {
     pub reserved: u32,
 }
 const_assert_eq!(size_of::<Watched>(), 24);
+
+/// A POSIX message queue (mq_overview(7)). Of its descriptors the first one has its messages.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// How many messages it may have.
+    pub most: u64,
+    /// How many bytes a message may have.
+    pub longest: u64,
+    /// Its permissions (stat(2), `st_mode`).
+    pub mode: u32,
+    /// Its owner
+    pub user: u32,
+    /// and group.
+    pub group: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+const_assert_eq!(size_of::<Queue>(), 32);
+
+/// A message in a queue, the one that is received first before the others.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct QueueMessage {
+    /// How many bytes follow.
+    pub length: u32,
+    /// Its priority.
+    pub priority: u32,
+}
+const_assert_eq!(size_of::<QueueMessage>(), 8);
+
+impl WithTail for QueueMessage {
+    fn tail_length(&self) -> usize {
+        self.length as usize
+    }
+}

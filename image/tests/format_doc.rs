@@ -3,7 +3,8 @@
 
 use bytemuck::Zeroable;
 use ckpt_image::files::{
-    Descriptor, EventCounter, Extent, FileContents, FileTimer, Message, Pipe, Watched, descriptor,
+    Descriptor, EventCounter, Extent, FileContents, FileTimer, Message, Pipe, Queue, QueueMessage,
+    Watched, descriptor,
 };
 use ckpt_image::record::{
     Attributes, Checksums, Clocks, Disposition, IntervalTimer, Layout, Mapping, PRCTLS, Pending,
@@ -109,6 +110,8 @@ fn structures() {
     describes!(text, Watched [fd through data events reserved]);
     describes!(text, FileContents [fd mode user group seals extents offset stored checksum]);
     describes!(text, Extent [start length]);
+    describes!(text, Queue [most longest mode user group reserved]);
+    describes!(text, QueueMessage [length priority]);
     describes!(text, Segment [id key size mode user group reserved]);
     describes!(text, Attributes [
         limits umask personality prctls core_dump_filter oom_score_adjustment
@@ -151,7 +154,7 @@ fn numbers() {
     ], "{}");
     names!(&section(text, "`Descriptor`"), "| kind | number |", descriptor [
         REGULAR DIRECTORY DEVICE INHERITED FAILING PIPE FIFO EVENT_COUNTER TIMER SIGNALS EPOLL PROCESS
-        DELETED MEMFD SHARED_MEMORY
+        DELETED MEMFD SHARED_MEMORY MESSAGE_QUEUE
     ], "{}");
     let prctls = table(&section(text, "`Attributes`"), "| prctls | option |");
     let described: Vec<_> = prctls.iter().map(|row| (row[0].clone(), row[1].clone())).collect();

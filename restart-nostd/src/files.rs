@@ -11,6 +11,7 @@ mod contents;
 mod epoll;
 mod event;
 mod pipe;
+mod queue;
 mod regular;
 
 pub use contents::{
@@ -69,6 +70,9 @@ pub fn check(image: &Image, head: &Head<'_>) {
         if record.shares == record.fd && by_path.contains(&record.kind) {
             regular::check(head, &record, path, same_boot);
         }
+        if record.kind == descriptor::MESSAGE_QUEUE {
+            queue::check(head, &record, path);
+        }
         if record.kind == descriptor::SHARED_MEMORY {
             contents::check_shared_memory(head, path, record.inode);
         }
@@ -88,6 +92,14 @@ impl Restored<'_> {
     /// The structure that the state consists of, or begins with.
     fn state<T: bytemuck::Pod>(&self) -> T {
         first(self.state).unwrap_or_else(|why| self.image.fail(&why)).0
+    }
+
+    /// The first descriptor of the same file.
+    fn first_of_file(&self) -> Descriptor {
+        descriptors(self.image, self.head)
+            .map(|(record, ..)| record)
+            .find(|record| record.is_same_file(self.record))
+            .unwrap_or(*self.record)
     }
 
     /// Gives it the number that it had.
@@ -187,6 +199,7 @@ fn restore_one(restored: &Restored<'_>) {
         descriptor::SIGNALS => event::restore_signals(restored),
         descriptor::PROCESS => event::restore_process(restored),
         descriptor::EPOLL => epoll::restore(restored),
+        descriptor::MESSAGE_QUEUE => queue::restore(restored),
         _ => {}
     }
 }
@@ -270,6 +283,9 @@ pub fn write_back(image: &Image) {
     for_each_open_file(image, |restored| {
         regular::cut_back(restored.record, restored.path);
         contents::finish(restored);
+        if restored.record.kind == descriptor::MESSAGE_QUEUE {
+            queue::fill(restored);
+        }
     });
 }
 

@@ -50,12 +50,13 @@ fn obstacle(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
     let path = format!("/proc/{}/fd/{fd}", process.pid);
     // One that has been closed meanwhile is none.
     let metadata = fs::metadata(&path).ok()?;
-    let kind = Kind::of(metadata.mode(), metadata.rdev(), metadata.nlink(), target);
+    let kind = Kind::of(metadata.mode(), metadata.rdev(), metadata.nlink(), target)
+        .or_queue(target, || file_system_of(&path));
     let what = match kind {
         Kind::Regular if is_lost(process, fd, target, &metadata) => {
             "a file that is no longer under its name".to_owned()
         }
-        Kind::Memfd if file_system_of(&path) == Some(libc::HUGETLBFS_MAGIC) => {
+        Kind::Memfd if file_system_of(&path) == Some(libc::HUGETLBFS_MAGIC as u32) => {
             "a memfd of huge pages".to_owned()
         }
         Kind::Regular
@@ -69,6 +70,7 @@ fn obstacle(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
         | Kind::Epoll => return None,
         Kind::Pipe | Kind::Fifo => pipe(process, fd, target)?,
         Kind::Process => pidfd(process, fd)?,
+        Kind::MessageQueue => queue(process, &path, target)?,
         other => other.name().to_owned(),
     };
     // A standard stream becomes that of the restart, and so do its duplicates.
@@ -90,10 +92,10 @@ fn is_lost(process: &Process, fd: i32, target: &[u8], metadata: &Metadata) -> bo
 }
 
 /// Which kind of file system the file at `path` is on.
-fn file_system_of(path: &str) -> Option<i64> {
+fn file_system_of(path: &str) -> Option<u32> {
     let path = CString::new(path).ok()?;
     let file = File::open(&path, libc::O_PATH as u32).ok()?;
-    file_system(file.fd()).ok().map(i64::from)
+    file_system(file.fd()).ok()
 }
 
 /// Whether descriptor `fd` was opened to be read, written, or both (`O_ACCMODE`).
@@ -124,6 +126,18 @@ fn holders(pid: u32, target: &[u8]) -> impl Iterator<Item = u32> {
         let mut targets = links.filter_map(|link| fs::read_link(link.path()).ok());
         targets.any(|other| other.as_os_str().as_bytes() == target)
     })
+}
+
+/// What a message queue is, unless the process has it to itself and asked for no notification.
+fn queue(process: &Process, path: &str, target: &[u8]) -> Option<String> {
+    let state = fs::read_to_string(path).unwrap_or_default();
+    if let Some(holder) = holders(process.pid, target).next() {
+        Some(format!("a message queue that process {holder} has open, too"))
+    } else if state.split_whitespace().any(|word| word == "NOTIFY_PID:0") {
+        None
+    } else {
+        Some("a message queue with a notification (mq_notify), or that cannot be read".to_owned())
+    }
 }
 
 /// What a pidfd is, unless it is of the process itself.

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use anyhow::Result;
 use ckpt_image::Head;
-use ckpt_image::files::{Descriptor, EventCounter, FileTimer, Message, Pipe, Watched, descriptor};
+use ckpt_image::files::{
+    Descriptor, EventCounter, FileTimer, Message, Pipe, Queue, QueueMessage, Watched, descriptor,
+};
 use ckpt_image::record::{self, all_with_tails, first, kind};
 use ckpt_sys::Escaped;
 
@@ -53,6 +55,7 @@ fn kind_of(kind: u32) -> &'static str {
         descriptor::DELETED => "deleted",
         descriptor::MEMFD => "memfd",
         descriptor::SHARED_MEMORY => "shared",
+        descriptor::MESSAGE_QUEUE => "queue",
         _ => "?",
     }
 }
@@ -84,6 +87,10 @@ fn described(record: &Descriptor, state: &[u8]) -> String {
         descriptor::EPOLL => Ok(joined(record::all::<Watched>(state).map(|watched| {
             format!("{} for {:#x} with {:#x}", watched.fd, watched.events, watched.data)
         }))),
+        descriptor::MESSAGE_QUEUE => first::<Queue>(state).map(|(queue, messages)| {
+            let count = all_with_tails::<QueueMessage>(messages).count();
+            format!("{count} messages of at most {}", queue.most)
+        }),
         _ if record.has_contents() => Ok(Bytes(record.size).to_string()),
         _ => Ok(String::new()),
     };

@@ -1,5 +1,6 @@
 //! What a descriptor is, for those that look at it from inside of the process and from outside.
 
+use crate::call::MQUEUE_MAGIC;
 use linux_raw_sys::general::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK};
 
 /// What a descriptor is.
@@ -79,6 +80,15 @@ impl Kind {
             S_IFSOCK => Self::Socket,
             _ => Self::of_anonymous(target),
         }
+    }
+
+    /// The same, once it is known on which kind of file system a file is that looks as if it were in the
+    /// root directory: message queues do.
+    pub fn or_queue(self, target: &[u8], file_system: impl FnOnce() -> Option<u32>) -> Self {
+        let in_root = target.starts_with(b"/") && !target[1..].contains(&b'/');
+        let is_file = [Self::Regular, Self::DeletedFile].contains(&self);
+        let is_queue = is_file && in_root && file_system() == Some(MQUEUE_MAGIC);
+        if is_queue { Self::MessageQueue } else { self }
     }
 
     /// A character device by its number (the kernel's devices.txt).

@@ -1,6 +1,7 @@
 /* Target: files that have contents and no name, and what processes share. See holding.h. */
 
 #include "holding.h"
+#include <mqueue.h>
 #include <semaphore.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
@@ -455,6 +456,77 @@ static int check_segments(void)
     return 1;
 }
 
+/* Message queues: one with messages of several priorities, opened twice; a full one whose name is gone. */
+
+static mqd_t queue, writer, full;
+
+static void remove_queue(void)
+{
+    mq_unlink(names[0]);
+}
+
+static int fill_queue(void)
+{
+    EXPECT(0, mq_send(writer, "low", 3, 0));
+    EXPECT(0, mq_send(writer, "high", 4, 30000));
+    EXPECT(0, mq_send(writer, "second", 6, 7));
+    EXPECT(0, mq_send(writer, "", 0, 7));
+    return 1;
+}
+
+static int begin_queues(void)
+{
+    struct mq_attr limits = {.mq_maxmsg = 7, .mq_msgsize = 64};
+    make_names();
+    atexit(remove_queue);
+    DO(queue = mq_open(names[0], O_RDWR | O_CREAT | O_EXCL | O_NONBLOCK, 0600, &limits));
+    DO(fchmod(queue, 0640));
+    DO(writer = mq_open(names[0], O_WRONLY));
+    limits.mq_maxmsg = 1;
+    DO(full = mq_open(names[1], O_RDWR | O_CREAT | O_EXCL | O_NONBLOCK, 0600, &limits));
+    DO(mq_unlink(names[1]));
+    EXPECT(0, mq_send(full, "full", 4, 5));
+    return fill_queue();
+}
+
+static int receives(mqd_t from, const char *text, unsigned priority)
+{
+    char message[64];
+    unsigned got;
+    EXPECT(strlen(text), mq_receive(from, message, sizeof message, &got));
+    EXPECT(0, memcmp(message, text, strlen(text)));
+    EXPECT(priority, got);
+    return 1;
+}
+
+static int check_queues(void)
+{
+    struct mq_attr limits;
+    struct stat status;
+    mqd_t again;
+    DO(mq_getattr(queue, &limits));
+    EXPECT(7, limits.mq_maxmsg);
+    EXPECT(64, limits.mq_msgsize);
+    EXPECT(4, limits.mq_curmsgs);
+    EXPECT(O_NONBLOCK, limits.mq_flags);
+    DO(fstat(queue, &status));
+    EXPECT(0640, status.st_mode & 07777);
+    EXPECT(O_WRONLY, fcntl(writer, F_GETFL) & (O_ACCMODE | O_NONBLOCK));
+    EXPECT(0, strcmp(name_of(queue), names[0]));
+    EXPECT(1, receives(queue, "high", 30000) && receives(queue, "second", 7));
+    EXPECT(1, receives(queue, "", 7) && receives(queue, "low", 0));
+    FAILS(EAGAIN, mq_receive(queue, (char *)bytes, 64, NULL));
+    DO(again = mq_open(names[0], O_RDWR | O_NONBLOCK));
+    EXPECT(0, mq_send(again, "through the name", 16, 1));
+    EXPECT(1, receives(queue, "through the name", 1));
+    DO(mq_close(again));
+    FAILS(EAGAIN, mq_send(full, "more", 4, 5));
+    EXPECT(1, receives(full, "full", 5));
+    FAILS(ENOENT, mq_open(names[1], O_RDWR));
+    EXPECT(0, mq_send(full, "full", 4, 5));
+    return fill_queue();
+}
+
 static const struct kind kinds[] = {
     {"memfd", begin_memfd, check_memfd},
     {"sealed", begin_sealed, check_sealed},
@@ -466,6 +538,7 @@ static const struct kind kinds[] = {
     {"shared", begin_shared, check_shared},
     {"semaphores", begin_semaphores, check_semaphores},
     {"segments", begin_segments, check_segments},
+    {"queues", begin_queues, check_queues},
     {0},
 };
 

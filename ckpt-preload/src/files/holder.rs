@@ -4,13 +4,16 @@ use core::fmt::Write;
 
 use ckpt_sys::{Errno, Line, call, proc};
 
-/// A process other than this one, as far as this one may look, that has open what `/proc/PID/fd/N`
-/// shows as `target`: its id.
-pub fn of(target: &[u8]) -> Option<u32> {
+use super::Found;
+use crate::config::PATH;
+
+/// A process other than this one, as far as this one may look, that has the object of a descriptor open:
+/// its id.
+pub fn of(found: &Found<'_>) -> Option<u32> {
     let own = call::getpid();
     let mut holder = None;
     let _ = proc::for_each_process(&mut [0; 1024], |pid| {
-        if pid != own && has_open(pid, target) {
+        if pid != own && has_open(pid, found) {
             holder = Some(pid);
             return Err(Errno::EEXIST); // That is enough.
         }
@@ -19,13 +22,17 @@ pub fn of(target: &[u8]) -> Option<u32> {
     holder
 }
 
-fn has_open(pid: u32, target: &[u8]) -> bool {
+fn has_open(pid: u32, object: &Found<'_>) -> bool {
     let mut directory = Line::<32>::new();
     let _ = write!(directory, "/proc/{pid}/fd\0");
     let is_it = |fd: u64| {
         let mut link = Line::<48>::new();
         let _ = write!(link, "/proc/{pid}/fd/{fd}\0");
-        call::readlink(link.as_path(), &mut [0; 64]).is_ok_and(|found| found == target)
+        // The link is cheaper to look at, and mostly another one.
+        call::readlink(link.as_path(), &mut [0; PATH]).is_ok_and(|target| target == object.path)
+            && call::stat(link.as_path()).is_ok_and(|status| {
+                (status.st_dev, status.st_ino) == (object.status.st_dev, object.status.st_ino)
+            })
     };
     let found = proc::for_each_number(directory.as_path(), &mut [0; 1024], |_, fd| {
         if is_it(fd) { Err(Errno::EEXIST) } else { Ok(()) }

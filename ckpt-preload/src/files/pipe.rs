@@ -35,7 +35,7 @@ pub fn capture(
     }
     let ends = Ends::of(found)?;
     if !ends.are_own(found)? {
-        return Err(match holder::of(found.path) {
+        return Err(match holder::of(found) {
             Some(pid) => Obstacle::new(format_args!("a pipe to process {pid}")),
             None => Obstacle::new(format_args!("a pipe to another process")),
         });

@@ -44,7 +44,7 @@ pub fn check_shared_memory(head: &Head<'_>, path: &[u8], inode: u64) {
 pub fn restore(restored: &Restored<'_>) {
     let Restored { record, path, .. } = *restored;
     let step = format_args!("making {} again for descriptor {}", Escaped(path), record.fd);
-    let first = first_of(restored);
+    let first = restored.first_of_file();
     let opened = match record.kind {
         descriptor::SHARED_MEMORY => {
             if first.fd == record.fd {
@@ -72,16 +72,8 @@ pub fn restore(restored: &Restored<'_>) {
     }
 }
 
-/// The first descriptor of the same file.
-fn first_of(restored: &Restored<'_>) -> Descriptor {
-    descriptors(restored.image, restored.head)
-        .map(|(record, ..)| record)
-        .find(|record| record.is_same_file(restored.record))
-        .unwrap_or(*restored.record)
-}
-
 /// Opens the file of a descriptor anew.
-fn reopen(fd: Fd, flags: u32) -> Result<Fd, Errno> {
+pub fn reopen(fd: Fd, flags: u32) -> Result<Fd, Errno> {
     let own = Line::<48>::of(format_args!("/proc/self/fd/{}\0", fd.0));
     call::openat(own.as_path(), flags & !OF_PATH, 0)
 }
@@ -172,7 +164,7 @@ fn contents_of<'a>(restored: &Restored<'a>) -> (FileContents, &'a [u8]) {
 /// seals that it had.
 pub fn finish(restored: &Restored<'_>) {
     let Restored { record, path, .. } = *restored;
-    if !record.has_contents() || first_of(restored).fd != record.fd {
+    if !record.has_contents() || restored.first_of_file().fd != record.fd {
         return;
     }
     let step = format_args!("writing {} for descriptor {}", Escaped(path), record.fd);

@@ -1,9 +1,13 @@
-//! System V shared memory (sysvipc(7)).
+//! System V shared memory (sysvipc(7)) and POSIX message queues (mq_overview(7)).
+
+use core::ffi::CStr;
+use core::ptr::{from_ref, null};
 
 use linux_raw_sys::general as nr;
 use static_assertions::const_assert_eq;
 
-use super::{Argument, Result, filled, registers, result_of, syscall};
+use super::{Argument, Fd, Result, filled, registers, result_of, syscall};
+use crate::Errno;
 
 /// A segment of shared memory: `struct shmid64_ds` (include/uapi/asm-generic/shmbuf.h), whose beginning is
 /// a `struct ipc64_perm`.
@@ -68,4 +72,68 @@ pub fn shm_remove(id: i32) -> Result<()> {
 /// shmat(2), where nothing is.
 pub fn shm_attach(id: i32, address: u64) -> Result<u64> {
     call!(__NR_shmat, id, address, 0_u32).map(|at| at as u64)
+}
+
+/// `struct mq_attr` (include/uapi/linux/mqueue.h).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+#[allow(missing_docs, reason = "mq_getattr(3) documents them")]
+pub struct QueueAttributes {
+    pub flags: i64,
+    pub maxmsg: i64,
+    pub msgsize: i64,
+    pub curmsgs: i64,
+    reserved: [i64; 4],
+}
+const_assert_eq!(size_of::<QueueAttributes>(), 64);
+
+/// The file system of message queues, by fstatfs(2) (`MQUEUE_MAGIC`, ipc/mqueue.c).
+pub const MQUEUE_MAGIC: u32 = 0x1980_0202;
+
+/// mq_open(2), with how many messages a new queue may have, and how long they may be.
+pub fn mq_open(name: &CStr, flags: u32, mode: u32, limits: Option<(i64, i64)>) -> Result<Fd> {
+    let attributes = limits.map(|(maxmsg, msgsize)| QueueAttributes {
+        maxmsg,
+        msgsize,
+        ..QueueAttributes::default()
+    });
+    let attributes = attributes.as_ref().map_or(null(), from_ref);
+    call!(__NR_mq_open, name, flags, mode, attributes).map(|fd| Fd(fd as i32))
+}
+
+/// mq_unlink(2).
+pub fn mq_unlink(name: &CStr) -> Result<()> {
+    call!(__NR_mq_unlink, name).map(drop)
+}
+
+/// mq_getattr(3).
+pub fn mq_attributes(queue: Fd) -> Result<QueueAttributes> {
+    filled(|into| call!(__NR_mq_getsetattr, queue, null::<u8>(), into))
+}
+
+/// mq_receive(3): the length of the message and its priority.
+pub fn mq_receive(queue: Fd, into: &mut [u8]) -> Result<(usize, u32)> {
+    let mut priority = 0_u32;
+    let (buffer, length) = (into.as_mut_ptr(), into.len());
+    call!(__NR_mq_timedreceive, queue, buffer, length, &raw mut priority, null::<u8>())
+        .map(|length| (length, priority))
+}
+
+/// mq_send(3).
+pub fn mq_send(queue: Fd, message: &[u8], priority: u32) -> Result<()> {
+    let (bytes, length) = (message.as_ptr(), message.len());
+    call!(__NR_mq_timedsend, queue, bytes, length, priority, null::<u8>()).map(drop)
+}
+
+/// Takes all messages out of a queue that does not wait. What is received at an address that no program has
+/// is lost.
+pub fn mq_clear(queue: Fd) -> Result<()> {
+    let (nowhere, length) = (usize::MAX, usize::MAX >> 1);
+    loop {
+        match call!(__NR_mq_timedreceive, queue, nowhere, length, null::<u32>(), null::<u8>()) {
+            Ok(_) | Err(Errno::EFAULT) => {}
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(why) => return Err(why),
+        }
+    }
 }
