@@ -189,6 +189,16 @@ fn check_says_no_of_what_a_checkpoint_would_refuse() {
     for (setting, word) in [
         ("import socket; pair = socket.socketpair()", "socket"),
         ("import os; parent = os.pidfd_open(os.getppid())", "pidfd"),
+        (
+            "import os; os.mkdir('d'); f = open('f', 'w'); os.link('f', 'd/f'); os.unlink('f')",
+            "no longer under its name",
+        ),
+        (
+            "import ctypes, signal, struct; libc = ctypes.CDLL(None); \
+             queue = libc.mq_open(b'/command', 0o102, 0o600, None); libc.mq_unlink(b'/command'); \
+             libc.mq_notify(queue, struct.pack('qii', 0, signal.SIGURG, 0) + bytes(48))",
+            "notification",
+        ),
         ("import os; os.fork() or os._exit(0)", "child"),
     ] {
         each_user(|place| {

@@ -8,7 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use ckpt_image::files::Descriptor;
+use ckpt_image::files::{Descriptor, Extent, FileContents};
 use ckpt_image::record::{Attributes, Layout, Mapping, Pending, Range, Thread, Timer};
 use ckpt_image::record::{kind, mapping};
 use common::{Edited, Place, Program, User, cases, kernel, not_run, random, repetitions};
@@ -21,6 +21,7 @@ const TEXT: &str = r#"
     #include <fcntl.h>
     #include <signal.h>
     #include <stdio.h>
+    #include <sys/mman.h>
     #include <sys/time.h>
     #include <time.h>
     #include <unistd.h>
@@ -38,6 +39,9 @@ const TEXT: &str = r#"
         setitimer(ITIMER_REAL, &interval, 0);
         sigqueue(getpid(), SIGRTMIN + 1, (union sigval) { 7 });
         dup2(open("data", O_RDONLY), 4);
+        int memory = memfd_create("memory", 0);
+        dup2(memory, 6);
+        pwrite(memory, "memory", 6, 1 << 20);
         puts("ready");
         fflush(stdout);
         getchar();
@@ -57,6 +61,7 @@ fn notes() -> Vec<u32> {
         kind::INTERVAL_TIMERS,
         kind::TIMERS,
         kind::DESCRIPTORS,
+        kind::FILE_CONTENTS,
         kind::ATTRIBUTES,
         kind::CPU,
     ];
@@ -260,6 +265,36 @@ fn descriptors_that_are_none() {
     }
 }
 
+/// Contents that are not in the image, or do not fit into the file.
+#[test]
+fn contents_that_are_none() {
+    let place = Place::new(User::Ordinary);
+    let liar = Liar::new(&place);
+    let behind = size_of::<FileContents>();
+    for field in [
+        offset_of!(FileContents, offset),
+        offset_of!(FileContents, stored),
+        offset_of!(FileContents, checksum),
+        behind + offset_of!(Extent, start),
+        behind + offset_of!(Extent, length),
+    ] {
+        for value in [1 << 40, 1 << 62, u64::MAX] {
+            liar.is_refused(kind::FILE_CONTENTS, field, &u64::to_le_bytes(value));
+        }
+    }
+    for field in [offset_of!(FileContents, fd), offset_of!(FileContents, extents)] {
+        for value in [0, 4, 1 << 30, u32::MAX] {
+            liar.is_refused(kind::FILE_CONTENTS, field, &u32::to_le_bytes(value));
+        }
+    }
+    for field in [offset_of!(FileContents, mode), offset_of!(FileContents, seals)] {
+        for value in [0, 0o777, u32::MAX] {
+            let lie = liar.with(kind::FILE_CONTENTS, field, &u32::to_le_bytes(value));
+            liar.tells(lie, &format!("{value} at {field} of the contents"));
+        }
+    }
+}
+
 /// What open(2) is told and the kernel never shows of a file that is open: it would lose its contents.
 #[test]
 fn a_file_to_be_emptied() {
@@ -285,7 +320,7 @@ fn a_file_to_be_emptied() {
 fn mappings_that_are_none() {
     let place = Place::new(User::Ordinary);
     let liar = Liar::new(&place);
-    for kind in [0, 8, u32::MAX] {
+    for kind in [0, mapping::KNOWN.end() + 1, u32::MAX] {
         liar.is_refused(kind::MAPPINGS, offset_of!(Mapping, kind), &u32::to_le_bytes(kind));
     }
     for kind in mapping::KNOWN {

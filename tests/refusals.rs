@@ -155,6 +155,67 @@ fn a_pipe_to_another_process() {
     });
 }
 
+/// After `setting` a grandchild has what the program has; a checkpoint is refused with all of `words` until
+/// it has ended.
+fn refuses_beside_a_grandchild(setting: &str, words: &[&str]) {
+    each_user(|place| {
+        let script = format!(
+            "{setting}\nends = os.pipe()\n\
+             if os.fork() == 0:\n    \
+                 if os.fork() == 0:\n        \
+                     signal.alarm(300); os.write(ends[1], str(os.getpid()).encode())\n        \
+                     signal.pause()\n    \
+                 os._exit(0)\n\
+             os.wait(); grandchild = os.read(ends[0], 100); os.close(ends[0]); os.close(ends[1])\n\
+             print(grandchild.decode(), file=open('grandchild', 'w'))"
+        );
+        let mut run = python(place, &script);
+        let grandchild = place.text("grandchild").trim().parse().expect("its number");
+        run.refuses(words);
+        // SAFETY: a system call without pointers. The grandchild waits to be killed.
+        unsafe { libc::kill(grandchild, libc::SIGKILL) };
+        is_unharmed(run);
+    });
+}
+
+/// A message queue without a name, as descriptor `queue`.
+const QUEUE: &str = "import ctypes, struct; libc = ctypes.CDLL(None, use_errno=True)\n\
+    name = b'/refusals-%d' % os.getpid()\n\
+    queue = libc.mq_open(name, os.O_RDWR | os.O_CREAT, 0o600, None); assert queue == 3\n\
+    libc.mq_unlink(name)\n";
+
+#[test]
+fn a_message_queue_that_another_process_has() {
+    refuses_beside_a_grandchild(QUEUE, &["descriptor 3", "a message queue that process"]);
+}
+
+#[test]
+fn a_message_queue_that_is_to_tell() {
+    let notify = "event = struct.pack('qii', 0, signal.SIGURG, 0) + bytes(48)\n\
+                  assert libc.mq_notify(queue, event) == 0";
+    refuses_descriptor(&format!("{QUEUE}{notify}"), "notification");
+}
+
+#[test]
+fn a_segment_that_another_process_has() {
+    refuses_beside_a_grandchild(
+        "import ctypes; libc = ctypes.CDLL(None); libc.shmat.restype = ctypes.c_void_p\n\
+         segment = libc.shmget(0, 4096, 0o600); libc.shmat(segment, None, 0)\n\
+         libc.shmctl(segment, 0, None)",
+        &["the shared memory segment", "attached by another process"],
+    );
+}
+
+/// To read it, it would be opened and closed, and the lock be lost.
+#[test]
+fn a_lock_on_a_memfd() {
+    refuses_descriptor(
+        "import fcntl; m = os.memfd_create('m'); n = os.open('/proc/self/fd/3', os.O_RDWR)\n\
+         fcntl.lockf(n, fcntl.LOCK_EX)",
+        "lock",
+    );
+}
+
 #[test]
 fn the_process_of_another() {
     refuses_descriptor("p = os.pidfd_open(os.getppid())", "pidfd");

@@ -22,7 +22,7 @@ mod terminal;
 mod watch;
 
 pub use edited::Edited;
-pub use filter::forbid_namespaces;
+pub use filter::{forbid_files_without_name, forbid_namespaces};
 pub use place::{Place, User};
 pub use program::{Program, Stream};
 pub use running::{Running, killed_by};
