@@ -607,7 +607,7 @@ fn a_log_that_was_rotated() {
     assert_eq!(place.text("log"), "first\nmore\n");
 }
 
-/// Such a file still has a name, but not the one that it would be opened by.
+/// Such a file still has a name, but not one that is known.
 #[test]
 fn an_open_file_under_another_name() {
     let place = Place::new(User::Ordinary);
@@ -617,11 +617,12 @@ fn an_open_file_under_another_name() {
         r#"
         int main(void) {
             CHECK(open("data", O_RDWR | O_CREAT, 0644) == 3);
-            CHECK(link("data", "other") == 0 && unlink("data") == 0);
+            CHECK(link("data", "elsewhere/other") == 0 && unlink("data") == 0);
             wait_for_line();
             say("done");
         }"#,
     );
+    place.directory("elsewhere");
     let mut run = waiting(&program);
     run.refuses(&["data", "no longer"]);
     // Another one of that name is none of the program's either.

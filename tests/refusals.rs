@@ -232,10 +232,10 @@ fn a_file_of_proc() {
 }
 
 #[test]
-fn a_file_with_another_name_only() {
-    refuses_descriptor(
-        "os.mkdir('d'); f = open('one', 'w'); os.link('one', 'd/other'); os.unlink('one')",
-        "a file that is no longer under its name",
+fn a_deleted_working_directory() {
+    refuses(
+        "os.mkdir('d'); os.chdir('d'); os.rmdir('../d')",
+        &["working directory has been removed"],
     );
 }
 

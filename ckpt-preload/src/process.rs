@@ -8,7 +8,7 @@ use ckpt_image::record::{
 use ckpt_image::{NoteWriter, VERSION};
 use ckpt_sys::lines::number;
 use ckpt_sys::proc::{CORE_DUMP_FILTER, OOM_SCORE_ADJUSTMENT, Stat};
-use ckpt_sys::{call, proc};
+use ckpt_sys::{Errno, call, proc};
 use linux_raw_sys::auxvec::AT_ENTRY;
 use linux_raw_sys::elf_uapi::{NT_AUXV, NT_FILE, NT_PRPSINFO, NT_PRSTATUS, NT_SIGINFO};
 use linux_raw_sys::general::{
@@ -17,7 +17,7 @@ use linux_raw_sys::general::{
 
 use crate::config::{PATH, config};
 use crate::handler::Request;
-use crate::report::{Failure, OrReport};
+use crate::report::{Failure, OrReport, not_written};
 use crate::{limits, threads};
 
 /// The name of the standard notes.
@@ -269,8 +269,14 @@ pub fn capture_attributes(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result
         *value = call::prctl_read(option.get, option.through_pointer).unwrap_or(-1);
     }
     let mut buffer = [0; PATH];
-    let directory =
-        call::getcwd(&mut buffer).or_report(format_args!("asking for the working directory"))?;
+    let directory = match call::getcwd(&mut buffer) {
+        Err(Errno::ENOENT) => {
+            return Err(not_written(format_args!(
+                "the program's working directory has been removed, which cannot be restored"
+            )));
+        }
+        directory => directory.or_report(format_args!("asking for the working directory"))?,
+    };
     notes.begin(record::NAME, kind::ATTRIBUTES)?;
     notes.push(bytes_of(&attributes))?;
     notes.push(directory)?;
