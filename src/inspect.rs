@@ -4,6 +4,7 @@ mod descriptors;
 mod image;
 mod memory;
 mod registers;
+mod sockets;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -187,7 +187,12 @@ fn check_says_no_of_a_signal_that_would_not_arrive() {
 #[test]
 fn check_says_no_of_what_a_checkpoint_would_refuse() {
     for (setting, word) in [
-        ("import socket; pair = socket.socketpair()", "socket"),
+        (
+            "import select, socket; s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); \
+             s.send(bytes.fromhex('1400000012000103010000000000000000000000')); \
+             select.select([s], [], [])",
+            "netlink",
+        ),
         ("import os; parent = os.pidfd_open(os.getppid())", "pidfd"),
         (
             "import os; os.mkdir('d'); f = open('f', 'w'); os.link('f', 'd/f'); os.unlink('f')",

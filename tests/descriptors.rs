@@ -139,3 +139,20 @@ kinds! { "holds_memory":
     segments_of_shared_memory "segments",
     message_queues "queues",
 }
+
+kinds! { "holds_sockets":
+    a_stream_with_bytes_in_it "stream",
+    messages_in_order "packets",
+    datagrams "datagrams",
+    a_message_without_bytes "empty",
+    descriptors_on_their_way "passed",
+    who_has_sent_a_message "credentials",
+    an_end_that_is_shut_down "half-closed",
+    ends_whose_peer_is_gone "alone",
+    tcp_that_listens "listening",
+    names_of_unix_sockets "names",
+    datagrams_to_a_name "addressed",
+    udp "udp",
+    both_ends_of_tcp "tcp",
+    netlink "netlink",
+}

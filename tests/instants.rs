@@ -133,6 +133,19 @@ fn of_a_rust_program_with_rayon() {
     strike(place.target("parallel").args([work(500).to_string()]));
 }
 
+/// No byte that is on its way in a socket is lost or comes twice.
+#[test]
+fn of_a_glibc_program_that_talks_to_itself() {
+    let place = Place::new(User::Ordinary);
+    strike(place.compiled("gcc", "socket_ring").args([work(200_000).to_string()]));
+}
+
+#[test]
+fn of_a_musl_program_that_talks_to_itself() {
+    let place = Place::new(User::Ordinary);
+    strike(place.compiled("musl-gcc", "socket_ring").args([work(200_000).to_string()]));
+}
+
 #[test]
 fn of_python() {
     const SCRIPT: &str = r#"

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Place, Running, each_user};
+use common::{Place, Running, User, each_user, not_run};
 
 /// Python after `setting`, waiting for input. What it prints last must still come.
 fn python(place: &Place, setting: &str) -> Running {
@@ -90,13 +90,35 @@ fn refuses_descriptor(setting: &str, kind: &str) {
 }
 
 #[test]
-fn a_socket() {
-    refuses_descriptor("pair = socket.socketpair()", "socket");
+fn a_netlink_socket_with_something_unread() {
+    refuses_descriptor(
+        "s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n\
+         s.send(bytes.fromhex('14000000 1200 0103 01000000 00000000 00000000'))\n\
+         select.select([s], [], [])",
+        "netlink",
+    );
 }
 
 #[test]
-fn a_listening_socket() {
-    refuses_descriptor("s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()", "socket");
+fn a_socket_with_a_filter() {
+    refuses_descriptor(
+        "import ctypes, struct\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+         all = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0xffff))\n\
+         s.setsockopt(socket.SOL_SOCKET, 26, struct.pack('HxxxxxxP', 1, ctypes.addressof(all)))",
+        "filter",
+    );
+}
+
+#[test]
+fn a_raw_socket() {
+    if !User::everyone().contains(&User::Root) {
+        return not_run("refusing a raw socket, which takes CAP_NET_RAW");
+    }
+    let place = Place::new(User::Root);
+    let mut run = python(&place, "s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)");
+    run.refuses(&["descriptor 3", "raw socket"]);
+    is_unharmed(run);
 }
 
 /// A ring of io_uring(7), whose system call has the same number everywhere.

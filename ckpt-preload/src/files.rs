@@ -12,9 +12,12 @@ mod epoll;
 mod event;
 mod holder;
 mod names;
+mod options;
 mod pipe;
 mod queue;
 mod regular;
+mod sent;
+mod socket;
 
 pub use contents::open_to_read;
 pub use names::find as find_name;
@@ -32,6 +35,7 @@ use ckpt_sys::lines::number;
 use ckpt_sys::{Errno, Escaped, Line, proc};
 use linux_raw_sys::general::{F_GETSIG, FASYNC, O_CLOEXEC, O_PATH, stat};
 
+use self::sent::Passed;
 use crate::config::{PATH, config};
 use crate::report::{self, Failure, OrReport, not_written};
 
@@ -103,16 +107,23 @@ pub struct Noted {
 pub fn capture(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result<Noted, Failure> {
     notes.begin(record::NAME, kind::DESCRIPTORS)?;
     let start = notes.position();
-    proc::for_each_descriptor(|fd| capture_one(notes, fd, text))
+    let passed = Passed::open().or_report(format_args!("looking at descriptors on their way"))?;
+    proc::for_each_descriptor(|fd| capture_one(notes, fd, passed.contains(fd), text))
         .or_report(format_args!("listing the descriptors"))?;
+    drop(passed);
     let descriptors = start..notes.position();
     notes.end()?;
     let contents = contents::list(notes, descriptors.clone())?;
     Ok(Noted { descriptors, contents })
 }
 
-/// Notes one descriptor.
-fn capture_one(notes: &mut NoteWriter<'_>, fd: Fd, text: &mut [u8]) -> Result<(), Failure> {
+/// Notes one descriptor. `passed`: it is but on its way.
+fn capture_one(
+    notes: &mut NoteWriter<'_>,
+    fd: Fd,
+    passed: bool,
+    text: &mut [u8],
+) -> Result<(), Failure> {
     let step = format_args!("asking about descriptor {}", fd.0);
     let mut path = [0; PATH];
     let path =
@@ -126,6 +137,7 @@ fn capture_one(notes: &mut NoteWriter<'_>, fd: Fd, text: &mut [u8]) -> Result<()
     let mut found = Found { fd, kind, path, status, info, standard: false };
 
     let mut record = describe(&found);
+    record.passed = passed.into();
     record.shares = shares_with(notes, &record);
     found.standard = record.shares <= 2;
     let at = notes.open_description().len();
@@ -192,7 +204,7 @@ fn describe(found: &Found<'_>) -> Descriptor {
         owner,
         owner_kind,
         signal: call::fcntl(*fd, F_GETSIG, 0).unwrap_or(0) as u16,
-        asynchronous: u16::from(flags & FASYNC != 0),
+        asynchronous: u8::from(flags & FASYNC != 0),
         ..Descriptor::zeroed()
     }
 }
@@ -245,6 +257,7 @@ fn capture_state(
         Kind::Process => event::capture_process(found)?,
         Kind::Epoll => epoll::capture(found, notes)?,
         Kind::MessageQueue => queue::capture(found, record, notes)?,
+        Kind::Socket => socket::capture(found, record, notes)?,
         kind => return Err(Obstacle::new(format_args!("{}", kind.name()))),
     };
     Ok(())

@@ -30,7 +30,7 @@ use linux_raw_sys::general::{
 };
 use linux_raw_sys::net::{
     AF_UNIX, MSG_DONTWAIT, MSG_MORE, MSG_NOSIGNAL, MSG_WAITALL, SO_DOMAIN, SO_RCVTIMEO,
-    SO_SNDTIMEO, SO_TYPE, SOCK_STREAM, msghdr,
+    SO_SNDTIMEO, SO_TYPE, SOCK_STREAM, SOL_SOCKET, msghdr,
 };
 
 use crate::calls::{NEVER, Wait};
@@ -196,7 +196,7 @@ impl Kind {
     fn time_out(self, fd: Fd) -> Option<u64> {
         let which = if self.is_input() { SO_RCVTIMEO } else { SO_SNDTIMEO };
         let mut time = [0_u64; 2];
-        call::socket_option(fd, which, bytemuck::bytes_of_mut(&mut time)).ok()?;
+        call::socket_option(fd, SOL_SOCKET, which, bytemuck::bytes_of_mut(&mut time)).ok()?;
         let [seconds, microseconds] = time;
         let time = seconds.saturating_mul(BILLION).saturating_add(microseconds * 1000);
         Some(if time == 0 { NEVER } else { time })
@@ -219,7 +219,7 @@ fn flags(call: &CallMade) -> u64 {
 /// An option that is a number.
 fn option(socket: Fd, which: u32) -> Option<u32> {
     let mut value = 0_u32;
-    call::socket_option(socket, which, bytemuck::bytes_of_mut(&mut value)).ok()?;
+    call::socket_option(socket, SOL_SOCKET, which, bytemuck::bytes_of_mut(&mut value)).ok()?;
     Some(value)
 }
 

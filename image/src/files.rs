@@ -9,7 +9,7 @@
 use bytemuck::{Pod, Zeroable};
 use static_assertions::const_assert_eq;
 
-use crate::record::{Mapping, WithTail};
+use crate::record::{Mapping, WithTail, all};
 
 /// What a descriptor is.
 pub mod descriptor {
@@ -39,6 +39,9 @@ pub mod descriptor {
     pub const PROCESS: u32 = 12;
     /// A regular file that has been deleted: [`FileContents`](super::FileContents) has what is in it.
     pub const DELETED: u32 = 13;
+    /// A socket: [`Socket`](super::Socket), its [`SocketOption`](super::SocketOption)s and
+    /// [`SocketMessage`](super::SocketMessage)s.
+    pub const SOCKET: u32 = 20;
 
     /// A memfd, likewise.
     pub const MEMFD: u32 = 50;
@@ -49,8 +52,8 @@ pub mod descriptor {
     pub const MESSAGE_QUEUE: u32 = 52;
 
     /// All of them.
-    pub const KNOWN: [core::ops::RangeInclusive<u32>; 2] =
-        [REGULAR..=DELETED, MEMFD..=MESSAGE_QUEUE];
+    pub const KNOWN: [core::ops::RangeInclusive<u32>; 3] =
+        [REGULAR..=DELETED, SOCKET..=SOCKET, MEMFD..=MESSAGE_QUEUE];
     /// The kinds whose contents are in the image.
     pub const WITH_CONTENTS: [u32; 3] = [DELETED, MEMFD, SHARED_MEMORY];
 }
@@ -90,7 +93,10 @@ pub struct Descriptor {
     /// Which signal (`F_SETSIG`); 0 for SIGIO.
     pub signal: u16,
     /// Whether it is sent (`O_ASYNC`): 1 or 0.
-    pub asynchronous: u16,
+    pub asynchronous: u8,
+    /// Whether it is but a file that is on its way in a socket (`SCM_RIGHTS`), under a number that the
+    /// program did not have: 1 or 0.
+    pub passed: u8,
     /// The length of the state behind the path.
     pub state_length: u32,
 }
@@ -294,5 +300,126 @@ const_assert_eq!(size_of::<QueueMessage>(), 8);
 impl WithTail for QueueMessage {
     fn tail_length(&self) -> usize {
         self.length as usize
+    }
+}
+
+/// A socket (socket(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// The family of its addresses.
+    pub family: u16,
+    /// Its type, such as `SOCK_STREAM`.
+    pub kind: u16,
+    /// The protocol.
+    pub protocol: u32,
+    /// A constant of [`phase`].
+    pub phase: u32,
+    /// The descriptor that it is connected to; -1 if there is none.
+    pub peer: i32,
+    /// How many connections wait at most (listen(2)).
+    pub backlog: u32,
+    /// Which directions are shut down (shutdown(2)): 1 for reading, 2 for writing.
+    pub shutdown: u32,
+    /// Of one whose peer is gone: a constant of [`ending`].
+    pub ending: u32,
+    /// The mode of the file that a Unix socket is bound to; 0 if that file is no longer there.
+    pub mode: u32,
+    /// How many bytes of options there are.
+    pub options_length: u32,
+    /// How many of `local` there are,
+    pub local_length: u16,
+    /// and of `remote`.
+    pub remote_length: u16,
+    /// Its own address.
+    pub local: [u8; 128],
+    /// That of the peer.
+    pub remote: [u8; 128],
+}
+const_assert_eq!(size_of::<Socket>(), 296);
+
+/// What has been done with a socket.
+pub mod phase {
+    /// It has been made, and perhaps been given an address.
+    pub const OPEN: u32 = 1;
+    /// It is listening.
+    pub const LISTENING: u32 = 2;
+    /// A datagram socket that sends to an address.
+    pub const DIRECTED: u32 = 3;
+    /// It is connected to a socket of the same process.
+    pub const PAIRED: u32 = 4;
+    /// It has been connected to a socket that is gone, or that another process has.
+    pub const CLOSED: u32 = 5;
+
+    /// All of them.
+    pub const KNOWN: core::ops::RangeInclusive<u32> = OPEN..=CLOSED;
+}
+
+/// What the program sees of the end of a connection.
+pub mod ending {
+    /// The end of the file.
+    pub const ORDERLY: u32 = 1;
+    /// `ECONNRESET`, once.
+    pub const RESET: u32 = 2;
+    /// That has been told already.
+    pub const TOLD: u32 = 3;
+}
+
+/// An option of a socket that is not as in a new one (getsockopt(2)). Its value follows.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct SocketOption {
+    /// Of which protocol.
+    pub level: u32,
+    /// Which one.
+    pub name: u32,
+    /// How many bytes its value has.
+    pub length: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+const_assert_eq!(size_of::<SocketOption>(), 16);
+
+impl WithTail for SocketOption {
+    fn tail_length(&self) -> usize {
+        self.length as usize
+    }
+}
+
+/// Bytes that have been sent to a socket and not been received: a message, or of a stream a part. The
+/// numbers of the descriptors that go with them follow, 4 bytes each, padded to 8 bytes, then the
+/// bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct SocketMessage {
+    /// How many bytes there are.
+    pub length: u64,
+    /// The sender's process id, if it is known (`SCM_CREDENTIALS`); 0 if not.
+    pub pid: u32,
+    /// Its user id,
+    pub user: u32,
+    /// and group id.
+    pub group: u32,
+    /// How many descriptors go with them.
+    pub passed: u32,
+}
+const_assert_eq!(size_of::<SocketMessage>(), 24);
+
+impl WithTail for SocketMessage {
+    fn tail_length(&self) -> usize {
+        let passed = (self.passed as usize * size_of::<i32>()).next_multiple_of(8);
+        passed.saturating_add(self.length as usize)
+    }
+}
+
+impl SocketMessage {
+    /// The descriptors and the bytes, which are what stands behind the record.
+    pub fn passed_and_bytes<'a>(
+        &self,
+        tail: &'a [u8],
+    ) -> (impl Iterator<Item = i32> + Clone + 'a, &'a [u8]) {
+        let length = self.passed as usize * size_of::<i32>();
+        let bytes = tail.get(length.next_multiple_of(8)..).unwrap_or(&[]);
+        (all(tail.get(..length).unwrap_or(&[])), bytes)
     }
 }

@@ -4,7 +4,7 @@
 use bytemuck::Zeroable;
 use ckpt_image::files::{
     Descriptor, EventCounter, Extent, FileContents, FileTimer, Message, Pipe, Queue, QueueMessage,
-    Watched, descriptor,
+    Socket, SocketMessage, SocketOption, Watched, descriptor, phase,
 };
 use ckpt_image::record::{
     Attributes, Checksums, Clocks, Disposition, IntervalTimer, Layout, Mapping, PRCTLS, Pending,
@@ -101,13 +101,19 @@ fn structures() {
     ]);
     describes!(text, Descriptor [
         fd kind flags shares offset size device inode name_length mtime_nsec mtime tail owner
-        owner_kind signal asynchronous state_length
+        owner_kind signal asynchronous passed state_length
     ]);
     describes!(text, Pipe [capacity packets]);
     describes!(text, Message[length]);
     describes!(text, EventCounter [count semaphore]);
     describes!(text, FileTimer [clock flags next interval ticks]);
     describes!(text, Watched [fd through data events reserved]);
+    describes!(text, Socket [
+        family kind protocol phase peer backlog shutdown ending mode options_length local_length
+        remote_length local remote
+    ]);
+    describes!(text, SocketOption [level name length reserved]);
+    describes!(text, SocketMessage [length pid user group passed]);
     describes!(text, FileContents [fd mode user group seals extents offset stored checksum]);
     describes!(text, Extent [start length]);
     describes!(text, Queue [most longest mode user group reserved]);
@@ -154,7 +160,10 @@ fn numbers() {
     ], "{}");
     names!(&section(text, "`Descriptor`"), "| kind | number |", descriptor [
         REGULAR DIRECTORY DEVICE INHERITED FAILING PIPE FIFO EVENT_COUNTER TIMER SIGNALS EPOLL PROCESS
-        DELETED MEMFD SHARED_MEMORY MESSAGE_QUEUE
+        DELETED SOCKET MEMFD SHARED_MEMORY MESSAGE_QUEUE
+    ], "{}");
+    names!(&section(text, "`Socket`"), "| phase | number |", phase [
+        OPEN LISTENING DIRECTED PAIRED CLOSED
     ], "{}");
     let prctls = table(&section(text, "`Attributes`"), "| prctls | option |");
     let described: Vec<_> = prctls.iter().map(|row| (row[0].clone(), row[1].clone())).collect();

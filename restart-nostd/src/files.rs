@@ -10,9 +10,13 @@
 mod contents;
 mod epoll;
 mod event;
+mod options;
 mod pipe;
 mod queue;
 mod regular;
+mod sent;
+mod socket;
+mod socket_names;
 
 pub use contents::{
     check_shared_memory, has_contents_of, make_deleted, make_memfd, make_shared_memory, of_mapping,
@@ -57,7 +61,7 @@ pub fn check(image: &Image, head: &Head<'_>) {
     }
     let same_boot = head.process().0.boot_id == proc::boot_id();
     let mut last = -1;
-    for (record, path, _) in descriptors(image, head) {
+    for (record, path, state) in descriptors(image, head) {
         if record.fd <= last
             || !(0..=record.fd).contains(&record.shares)
             || !descriptor::KNOWN.iter().any(|kinds| kinds.contains(&record.kind))
@@ -75,6 +79,9 @@ pub fn check(image: &Image, head: &Head<'_>) {
         }
         if record.kind == descriptor::SHARED_MEMORY {
             contents::check_shared_memory(head, path, record.inode);
+        }
+        if record.shares == record.fd && record.kind == descriptor::SOCKET {
+            socket::check(image, &record, state);
         }
     }
 }
@@ -171,7 +178,7 @@ pub fn restore_nameless(image: &Image) {
     });
 }
 
-/// Gives every other descriptor what it had, and closes all that the program did not have.
+/// Gives every other descriptor what it had.
 pub fn restore(image: &Image) {
     for_each_open_file(image, restore_one);
     let head = image.head();
@@ -184,7 +191,11 @@ pub fn restore(image: &Image) {
             epoll::fill(restored);
         }
     });
-    close_others(image, descriptors(image, &head).map(|(record, ..)| record));
+}
+
+/// Does with the descriptors what other processes can see, and what needs all of them to be there.
+pub fn finish(image: &Image) {
+    socket::finish(image);
 }
 
 /// Gives one descriptor what it had.
@@ -200,6 +211,7 @@ fn restore_one(restored: &Restored<'_>) {
         descriptor::PROCESS => event::restore_process(restored),
         descriptor::EPOLL => epoll::restore(restored),
         descriptor::MESSAGE_QUEUE => queue::restore(restored),
+        descriptor::SOCKET => socket::restore(restored),
         _ => {}
     }
 }
@@ -266,10 +278,13 @@ pub fn restore_owners(image: &Image, place: &Place) {
 }
 
 /// Closes what the program did not have, apart from what this program still needs.
-fn close_others(image: &Image, all: impl Iterator<Item = Descriptor> + Clone) {
+pub fn close_others(image: &Image) {
+    let head = image.head();
+    let all = descriptors(image, &head).map(|(record, ..)| record);
+    let programs = all.filter(|record| record.passed == 0);
     proc::for_each_descriptor(|fd| {
-        let programs = all.clone().any(|record| record.fd == fd.0);
-        if !programs && fd != image.fd && fd != report::stream() {
+        let is_programs = programs.clone().any(|record| record.fd == fd.0);
+        if !is_programs && fd != image.fd && fd != report::stream() {
             call::close(fd);
         }
         Ok::<(), Errno>(())

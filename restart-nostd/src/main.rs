@@ -86,10 +86,12 @@ fn restore(mut image: Image, place: &Place) -> ! {
     files::restore(&image);
     process::restore(&image);
     threads::make(&image, place);
-    files::restore_owners(&image, place);
     timers::make(&image, place);
 
     // What changes the world outside comes when all that often fails has been done.
+    files::finish(&image);
+    files::restore_owners(&image, place);
+    files::close_others(&image);
     files::write_back(&image);
     memory::write_back(&image);
 

@@ -2,16 +2,18 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::{self, Metadata};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ckpt_image::files::NO_NAME;
-use ckpt_sys::Escaped;
 use ckpt_sys::call::{Fd, File, file_system, same_open_file};
 use ckpt_sys::descriptor::Kind;
 use ckpt_sys::lines::number;
 use ckpt_sys::proc::value_of;
+use ckpt_sys::{Escaped, SocketObstacle};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::Findings;
 use super::process::Process;
@@ -71,6 +73,7 @@ fn obstacle(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
         Kind::Pipe | Kind::Fifo => pipe(process, fd, target)?,
         Kind::Process => pidfd(process, fd)?,
         Kind::MessageQueue => queue(process, &path, target)?,
+        Kind::Socket => socket(process, fd, metadata.ino())?,
         other => other.name().to_owned(),
     };
     // A standard stream becomes that of the restart, and so do its duplicates.
@@ -148,6 +151,17 @@ fn pidfd(process: &Process, fd: i32) -> Option<String> {
         Some(pid) if number(pid, 10) == Some(process.pid.into()) => None,
         Some(pid) => Some(format!("a pidfd of process {}", Escaped(pid))),
         None => Some(Kind::Process.name().to_owned()),
+    }
+}
+
+/// What a socket is that cannot be restored.
+fn socket(process: &Process, fd: i32, inode: u64) -> Option<String> {
+    let holder = pidfd_open(Pid::from_raw(process.pid as i32)?, PidfdFlags::empty()).ok()?;
+    // One that cannot be had may have been closed meanwhile.
+    let socket = pidfd_getfd(&holder, fd, PidfdGetfdFlags::empty()).ok()?;
+    match SocketObstacle::of(Fd(socket.as_raw_fd()), inode) {
+        Ok(obstacle) => obstacle.map(|what| what.to_string()),
+        Err(_) => Some("the file of a socket".to_owned()),
     }
 }
 

@@ -5,11 +5,13 @@ use std::io::Write;
 use anyhow::Result;
 use ckpt_image::Head;
 use ckpt_image::files::{
-    Descriptor, EventCounter, FileTimer, Message, Pipe, Queue, QueueMessage, Watched, descriptor,
+    Descriptor, EventCounter, FileTimer, Message, Pipe, Queue, QueueMessage, Socket, Watched,
+    descriptor,
 };
 use ckpt_image::record::{self, all_with_tails, first, kind};
 use ckpt_sys::Escaped;
 
+use super::sockets;
 use super::state::{clock, signals_in};
 use super::{heading, note};
 use crate::text::{Bytes, Nanoseconds, joined};
@@ -20,10 +22,13 @@ pub fn print(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
     writeln!(out, "{:>4}  {:<9}  {:<16} {:>12}  path", "fd", "kind", "mode", "offset")?;
     for (descriptor, tail) in all_with_tails::<Descriptor>(note(head, kind::DESCRIPTORS)) {
         let (path, state) = descriptor.path_and_state(tail);
-        let more = match descriptor.shares {
+        let mut more = match descriptor.shares {
             other if other == descriptor.fd => described(&descriptor, state),
             other => format!("as {other}"),
         };
+        if descriptor.passed != 0 {
+            more.insert_str(0, if more.is_empty() { "on its way" } else { "on its way, " });
+        }
         writeln!(
             out,
             "{:>4}  {:<9}  {:<16} {:>12}  {}{}",
@@ -53,6 +58,7 @@ fn kind_of(kind: u32) -> &'static str {
         descriptor::EPOLL => "epoll",
         descriptor::PROCESS => "pidfd",
         descriptor::DELETED => "deleted",
+        descriptor::SOCKET => "socket",
         descriptor::MEMFD => "memfd",
         descriptor::SHARED_MEMORY => "shared",
         descriptor::MESSAGE_QUEUE => "queue",
@@ -87,6 +93,9 @@ fn described(record: &Descriptor, state: &[u8]) -> String {
         descriptor::EPOLL => Ok(joined(record::all::<Watched>(state).map(|watched| {
             format!("{} for {:#x} with {:#x}", watched.fd, watched.events, watched.data)
         }))),
+        descriptor::SOCKET => {
+            first::<Socket>(state).map(|(socket, rest)| sockets::described(&socket, rest))
+        }
         descriptor::MESSAGE_QUEUE => first::<Queue>(state).map(|(queue, messages)| {
             let count = all_with_tails::<QueueMessage>(messages).count();
             format!("{count} messages of at most {}", queue.most)

@@ -7,7 +7,6 @@ use core::sync::atomic::AtomicU32;
 
 use ckpt_arch::{syscall, wait_call};
 use linux_raw_sys::general::{self as nr, *};
-use linux_raw_sys::net::SOL_SOCKET;
 use linux_raw_sys::prctl::prctl_mm_map;
 use linux_raw_sys::system::new_utsname;
 
@@ -147,9 +146,11 @@ impl Drop for File {
 mod contents;
 mod ipc;
 mod objects;
+mod sockets;
 pub use contents::*;
 pub use ipc::*;
 pub use objects::*;
+pub use sockets::*;
 
 // Files.
 
@@ -230,6 +231,11 @@ pub fn getdents64(fd: Fd, buffer: &mut [u8]) -> Result<usize> {
     call!(__NR_getdents64, fd, buffer.as_mut_ptr(), buffer.len())
 }
 
+/// chmod(2).
+pub fn chmod(path: &CStr, mode: u32) -> Result<()> {
+    call!(__NR_fchmodat, AT_FDCWD, path, mode).map(drop)
+}
+
 /// unlink(2).
 pub fn unlink(path: &CStr) -> Result<()> {
     call!(__NR_unlinkat, AT_FDCWD, path, 0_u32).map(drop)
@@ -258,13 +264,6 @@ pub fn fcntl(fd: Fd, command: u32, argument: u32) -> Result<u32> {
 /// dup3(2).
 pub fn dup3(from: Fd, to: Fd, flags: u32) -> Result<()> {
     call!(__NR_dup3, from, to, flags).map(drop)
-}
-
-/// getsockopt(2) of an option of all sockets' (`SOL_SOCKET`) that has as many bytes as `value`.
-pub fn socket_option(fd: Fd, option: u32, value: &mut [u8]) -> Result<()> {
-    let mut length = value.len() as u32;
-    let at = value.as_mut_ptr();
-    call!(__NR_getsockopt, fd, SOL_SOCKET, option, at, &raw mut length).map(drop)
 }
 
 /// Whether `fd` is a terminal: `ioctl(TCGETS)` succeeds.

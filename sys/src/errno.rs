@@ -48,6 +48,8 @@ impl Errno {
     fn words(self) -> Option<&'static str> {
         Some(match self {
             Self::EACCES | Self::EPERM => "not permitted",
+            Self::EADDRINUSE => "another one has it",
+            Self::EADDRNOTAVAIL => "this machine does not have it",
             Self::EDQUOT => "disk quota exceeded",
             Self::EEXIST => "it exists",
             Self::EFBIG => "file too large",

@@ -9,7 +9,9 @@
 //! * [`descriptor`]: what a descriptor is;
 //! * [`Line`]: text in a fixed buffer, for the one line that says what went wrong;
 //! * [`lines`], [`maps`], [`proc`](mod@proc): readers of `/proc`;
-//! * [`timer`]: how a timer is set so that it goes on where it was.
+//! * [`SocketObstacle`]: why a socket cannot be restored;
+//! * [`timer`]: how a timer is set so that it goes on where it was;
+//! * [`UnixSocket`]: what the kernel tells of one.
 #![cfg_attr(not(test), no_std)]
 
 pub mod call;
@@ -19,8 +21,12 @@ mod line;
 pub mod lines;
 pub mod maps;
 pub mod proc;
+mod socket;
 pub mod timer;
+mod unix_socket;
 
 pub use call::Fd;
 pub use errno::Errno;
 pub use line::{Escaped, Line, signal_from_name, signal_name};
+pub use socket::SocketObstacle;
+pub use unix_socket::UnixSocket;
