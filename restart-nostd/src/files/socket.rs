@@ -76,7 +76,14 @@ pub fn restore(restored: &Restored<'_>) {
             take(&Restored { record: &other.record, ..*restored }, two);
         }
         None => {
-            let [own, other] = connection(&socket, &socket).or_fail(step);
+            let [own, other] = match connection(&socket, &socket) {
+                // Without a network there is nothing to be lost.
+                Err(errno) if socket.phase == phase::CLOSED => {
+                    note(format_args!("{step}: {errno}; it has never been connected, now"));
+                    return make(restored, &Socket { local_length: 0, ..socket });
+                }
+                ends => ends.or_fail(step),
+            };
             take(restored, own);
             let number = other_end(restored.record);
             let made = call::fcntl(other.fd(), F_DUPFD_CLOEXEC, number.0 as u32).or_fail(step);
