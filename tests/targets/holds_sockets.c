@@ -330,6 +330,8 @@ static int check_half_closed(void)
 
 /* Ends whose peers are gone: in good order, and with something unread. */
 
+static int packets[2];
+
 static int begin_alone(void)
 {
     DO(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
@@ -339,6 +341,9 @@ static int begin_alone(void)
     EXPECT(1, write(others[0], "x", 1));
     EXPECT(5, write(others[1], "words", 5));
     DO(close(others[1]));
+    DO(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, packets));
+    EXPECT(1, write(packets[0], "x", 1));
+    DO(close(packets[1]));
     return 1;
 }
 
@@ -354,7 +359,9 @@ static int check_alone(void)
         RECEIVES(4, 'l', ends[0]);
         RECEIVES(5, 'w', others[0]);
         FAILS(ECONNRESET, receive(others[0], &byte));
+        FAILS(ECONNRESET, receive(packets[0], &byte));
     }
+    RECEIVES(0, 0, packets[0]);
     RECEIVES(0, 0, ends[0]);
     RECEIVES(0, 0, others[0]);
     FAILS(EPIPE, send(ends[0], "x", 1, MSG_NOSIGNAL));

@@ -13,7 +13,7 @@ use ckpt_image::files::{Socket, SocketMessage, phase};
 use ckpt_sys::call::{self, Control, Fd, Peeked};
 use ckpt_sys::lines::number;
 use ckpt_sys::{Errno, proc};
-use linux_raw_sys::general::{F_DUPFD_CLOEXEC, POLLERR};
+use linux_raw_sys::general::{F_DUPFD_CLOEXEC, POLLERR, S_IFMT, S_IFSOCK};
 use linux_raw_sys::net::{
     AF_UNIX, MSG_TRUNC, SCM_CREDENTIALS, SCM_RIGHTS, SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC,
     SO_PEEK_OFF, SO_TYPE, SOCK_STREAM, SOL_SOCKET, ucred,
@@ -78,6 +78,10 @@ impl Queue {
     fn next(&self, position: usize, room: &mut [u8]) -> Result<Option<Message>, Errno> {
         if self.is_stream {
             return self.next_part(position, room);
+        }
+        // A read tells an error before it tells of messages, and it is gone then.
+        if call::poll_now(self.fd, 0)? & POLLERR != 0 {
+            return Ok(None);
         }
         let mut message = Message::new();
         match self.peek(position, &mut [], &mut message.control) {
@@ -178,10 +182,7 @@ pub fn capture(
     }
     let is_stream = u32::from(socket.kind) == SOCK_STREAM;
     let is_connected = [phase::PAIRED, phase::CLOSED].contains(&socket.phase);
-    // A read tells an error before it tells of messages, and it is gone then.
-    let has_error = call::poll_now(found.fd, 0)? & POLLERR != 0;
-    if socket.phase == phase::LISTENING || (is_stream && !is_connected) || (!is_stream && has_error)
-    {
+    if socket.phase == phase::LISTENING || (is_stream && !is_connected) {
         return Ok(());
     }
     let queue = Queue::of_unix(found.fd)?;
@@ -331,6 +332,9 @@ impl Drop for Passed {
 
 /// Whether there are descriptors in the queue of a socket: `fdinfo` tells (Linux 5.8).
 fn has_descriptors(fd: Fd) -> bool {
+    if !call::fstat(fd).is_ok_and(|status| status.st_mode & S_IFMT == S_IFSOCK) {
+        return false;
+    }
     let mut text = [0; 512];
     read_info(fd, &mut text)
         .ok()
