@@ -93,6 +93,21 @@ fn check_says_yes() {
     });
 }
 
+/// What has contents and no name, or is shared by one.
+#[test]
+fn check_says_yes_of_memory() {
+    for kind in ["memfd", "mapped", "deleted", "renamed", "shared", "segments", "queues"] {
+        each_user(|place| {
+            let mut run = place.compiled("gcc", "holds_memory").args([kind]).start();
+            run.expect("ready");
+            let (status, said) = check(place, &run);
+            assert_eq!(status, Some(0), "{kind}: {said}");
+            run.check();
+            run.quit();
+        });
+    }
+}
+
 #[test]
 fn check_says_yes_of_a_restarted_program() {
     each_user(|place| {

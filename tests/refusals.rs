@@ -228,6 +228,11 @@ fn a_segment_that_another_process_has() {
     );
 }
 
+#[test]
+fn a_memfd_of_huge_pages() {
+    refuses_descriptor("m = os.memfd_create('m', os.MFD_HUGETLB)", "a memfd of huge pages");
+}
+
 /// To read it, it would be opened and closed, and the lock be lost.
 #[test]
 fn a_lock_on_a_memfd() {

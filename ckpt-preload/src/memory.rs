@@ -117,6 +117,7 @@ fn describe<'n>(
         shown = 0..0;
     } else if let Some(memfd) = deleted.and_then(|name| name.strip_prefix(b"/memfd:"))
         && found.shared
+        && !flags.any_of(VmFlags::HUGE_TLB)
     {
         (record.kind, record.stored) = (mapping::MEMFD, mapping::STORED_WHOLE);
         shown = b"/memfd:".len()..b"/memfd:".len() + memfd.len();
@@ -206,6 +207,13 @@ fn describe_file(
     if status.is_some_and(|status| status.st_mode & S_IFMT == S_IFCHR) {
         return Err(not_written(format_args!(
             "the mapping at {:x} is of the device {}, which cannot be restored yet",
+            found.start,
+            Escaped(name)
+        )));
+    }
+    if found.shared && deleted && VmFlags(record.flags).any_of(VmFlags::HUGE_TLB) {
+        return Err(not_written(format_args!(
+            "the shared mapping at {:x} ({}) is of huge pages, which cannot be restored yet",
             found.start,
             Escaped(name)
         )));

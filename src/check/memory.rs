@@ -49,6 +49,8 @@ fn obstacle(region: &Region) -> Option<&'static str> {
         Some("is a shadow stack")
     } else if region.protection_key != 0 {
         Some("has a protection key")
+    } else if is_huge_without_file(region) {
+        Some("is of huge pages")
     } else if region.name.starts_with(b"anon_inode:") || region.name.starts_with(b"/[aio]") {
         Some("is an object of the kernel")
     } else if has_no_file(region) || !region.name.starts_with(b"/") {
@@ -58,6 +60,14 @@ fn obstacle(region: &Region) -> Option<&'static str> {
         let device = metadata.is_ok_and(|metadata| metadata.file_type().is_char_device());
         (device && region.name != b"/dev/zero").then_some("is of a device")
     }
+}
+
+/// Whether it is shared and of no file, but a memfd or a segment of System V shared memory.
+fn is_huge_without_file(region: &Region) -> bool {
+    region.flags.any_of(VmFlags::HUGE_TLB)
+        && region.shared
+        && region.name.ends_with(NO_NAME)
+        && region.name != b"/anon_hugepage (deleted)"
 }
 
 /// Whether only a process can hold it: there is no file of that name.
