@@ -1,7 +1,7 @@
 //! System V shared memory: a segment that is still there is mapped again, one that is gone is made again.
 
 use ckpt_arch::ADDRESS_END;
-use ckpt_image::record::{Segment, kind};
+use ckpt_image::record::{Segment, all, kind};
 use ckpt_image::{Head, Invalid};
 use ckpt_sys::call::{self, SHM_DEST, SharedSegment};
 use ckpt_sys::{Errno, proc};
@@ -9,9 +9,14 @@ use ckpt_sys::{Errno, proc};
 use crate::image::Image;
 use crate::report::{OrFail, fail, note};
 
+/// The segments that the program has mapped; an image without the note has none.
+fn segments(head: &Head<'_>) -> impl Iterator<Item = Segment> {
+    all(head.note(kind::SEGMENTS).unwrap_or(&[]))
+}
+
 /// Refuses segments that another process has by now, and keys that another segment has.
-pub fn check(image: &Image, head: &Head<'static>) {
-    for segment in image.records::<Segment>(head, kind::SEGMENTS) {
+pub fn check(head: &Head<'_>) {
+    for segment in segments(head) {
         let Segment { id, key, .. } = segment;
         match there(head, &segment) {
             Some(status) if status.attached > 0 => fail(format_args!(
@@ -36,8 +41,8 @@ fn there(head: &Head<'_>, segment: &Segment) -> Option<SharedSegment> {
 
 /// The segment with an id.
 fn segment(image: &Image, id: u64) -> Segment {
-    let mut all = image.records::<Segment>(&image.head(), kind::SEGMENTS);
-    all.find(|segment| segment.id as u64 == id).unwrap_or_else(|| image.fail(&Invalid::Damaged))
+    let found = segments(&image.head()).find(|segment| segment.id as u64 == id);
+    found.unwrap_or_else(|| image.fail(&Invalid::Damaged))
 }
 
 /// How much memory segment `id` takes; `least` of it is mapped.

@@ -56,7 +56,7 @@ fn is_shared(record: &Mapping) -> bool {
 /// they were.
 pub fn check(image: &Image, head: &Head<'static>) {
     check_guards(image, head);
-    ipc::check(image, head);
+    ipc::check(head);
     if !are_whole::<Mapping>(head.note(kind::MAPPINGS).unwrap_or(&[])) {
         image.fail(&Invalid::Damaged);
     }
