@@ -130,24 +130,32 @@ impl Wait {
         }
     }
 
-    /// Calls `call` with the time that is left, until it has waited for so long or something else has
-    /// come of it. It is called once at least, so that a signal that has come is delivered.
+    /// Calls `call` with the time that is left and a mask, until it has waited for so long or something
+    /// else has come of it. It is called once at least, so that a signal that has come is delivered. The
+    /// mask is `mask`; but when the time is over, requests wait: they could come without end.
     pub fn last(
         &self,
-        mut call: impl FnMut(usize, Option<&mut timespec>) -> Result<usize, Errno>,
+        mut mask: u64,
+        mut call: impl FnMut(usize, Option<&mut timespec>, MaskAt) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
         let exact = self.clock == CLOCK_MONOTONIC as i32;
         loop {
             let left = self.left();
             let mut time = timer::timespec_of(if exact { left } else { left.min(LOOK) });
             let time = (left != NEVER).then_some(&mut time);
-            match call(ptr::from_ref(self) as usize, time) {
+            match call(ptr::from_ref(self) as usize, time, MaskAt(&raw const mask as u64)) {
+                Err(Errno::ERESTART) if self.left() == 0 => mask |= requests(),
                 Err(Errno::ERESTART) => {}
                 Ok(0) if self.left() > 0 => {}
                 result => return result,
             }
         }
     }
+}
+
+/// The signals that ask for a checkpoint: the program's, and that by which a thread is stopped for it.
+fn requests() -> u64 {
+    signal_bit(config().signal) | signal_bit(threads::STOP)
 }
 
 /// Looks what the signal of `frame` has ended.
@@ -339,7 +347,6 @@ fn finish_wait(
     own: u64,
 ) -> Option<Result<usize, Errno>> {
     let [a, b, c, d, e, f] = call.arguments;
-    let own_at = MaskAt(&raw const own as u64);
     let given = match waits {
         WaitsFor::DescriptorsOrSignals => d,
         WaitsFor::SetsOrSignals if f != 0 => number_at(f)?,
@@ -347,18 +354,15 @@ fn finish_wait(
         WaitsFor::HandlerOfMask => a,
         _ => 0,
     };
-    let (mask, mask_at) = match given {
-        0 => (own, own_at),
-        address => (number_at(address)?, MaskAt(address)),
-    };
+    let mask = if given == 0 { own } else { number_at(given)? };
     if another_may_have_ended_it(mask) {
         return None;
     }
     let result = match waits {
         WaitsFor::Time | WaitsFor::TimeOfClock => {
             // SAFETY: there are no descriptors.
-            let result =
-                wait.last(|wait, time| unsafe { call::wait_poll(wait, 0, 0, time, mask_at) });
+            let result = wait
+                .last(mask, |wait, time, mask| unsafe { call::wait_poll(wait, 0, 0, time, mask) });
             let (whole, left) = if waits == WaitsFor::Time { (a, b) } else { (c, d) };
             // At the request the kernel has written there what was left.
             let is_whole = left == whole || waits == WaitsFor::Time && !call.first_is_known;
@@ -370,17 +374,17 @@ fn finish_wait(
         }
         WaitsFor::Descriptors | WaitsFor::DescriptorsOrSignals => {
             // SAFETY: the program has made this very call.
-            let result =
-                wait.last(|wait, time| unsafe { call::wait_poll(wait, a, b, time, mask_at) });
+            let result = wait
+                .last(mask, |wait, time, mask| unsafe { call::wait_poll(wait, a, b, time, mask) });
             if waits == WaitsFor::DescriptorsOrSignals && updates_timeouts(c) {
                 write_timespec(c, wait);
             }
             result
         }
         WaitsFor::Sets | WaitsFor::SetsOrSignals => {
-            let result = wait.last(|wait, time| {
+            let result = wait.last(mask, |wait, time, mask| {
                 // SAFETY: the program has made this very call.
-                unsafe { call::wait_select(wait, a, [b, c, d], time, mask_at) }
+                unsafe { call::wait_select(wait, a, [b, c, d], time, mask) }
             });
             if updates_timeouts(e) {
                 match waits {
@@ -390,17 +394,17 @@ fn finish_wait(
             }
             result
         }
-        WaitsFor::Events { .. } | WaitsFor::EventsForTime => wait.last(|wait, time| {
+        WaitsFor::Events { .. } | WaitsFor::EventsForTime => wait.last(mask, |wait, time, mask| {
             // Never less than what is left, and as long as an i32 can say.
             let left = time.map_or(-1, |time| {
                 let milliseconds = timer::nanoseconds_of(*time).div_ceil(1_000_000);
                 milliseconds.min(i32::MAX as u64) as i32
             });
             // SAFETY: the program has made this very call.
-            unsafe { call::wait_epoll(wait, a, b, c, left, mask_at) }
+            unsafe { call::wait_epoll(wait, a, b, c, left, mask) }
         }),
         WaitsFor::Handler | WaitsFor::HandlerOfMask => {
-            wait.last(|wait, _| call::wait_signal(wait, mask_at))
+            wait.last(mask, |wait, _, mask| call::wait_signal(wait, mask))
         }
         WaitsFor::Signal => wait_for_signal(a, b, wait, own)?,
         WaitsFor::Futex => {
@@ -476,8 +480,7 @@ fn effective(signals: u64) -> u64 {
 /// is waited for, too, and put back when it comes.
 fn wait_for_signal(set: u64, info_at: u64, wait: &Wait, mask: u64) -> Option<Result<usize, Errno>> {
     let set = number_at(set)?;
-    let requests = signal_bit(config().signal) | signal_bit(threads::STOP);
-    let others = (effective(!mask) | requests & !mask) & !set;
+    let mut others = (effective(!mask) | requests() & !mask) & !set;
     loop {
         let left = wait.left();
         let time = timer::timespec_of(left);
@@ -502,6 +505,9 @@ fn wait_for_signal(set: u64, info_at: u64, wait: &Wait, mask: u64) -> Option<Res
         let is_request = signal == config().signal || threads::is_to_stop(&info);
         if !is_request && signal_bit(signal) & STOPS == 0 {
             return Some(Err(Errno::EINTR)); // and it is delivered as the handler returns
+        }
+        if left == 0 {
+            others &= !requests(); // they could come without end
         }
         // A request, or a stop: let it come, and it alone.
         let open = !signal_bit(signal);

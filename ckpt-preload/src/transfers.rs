@@ -20,7 +20,7 @@
 #![allow(non_upper_case_globals, reason = "the kernel's names of calls, in patterns")]
 
 use ckpt_arch::CallMade;
-use ckpt_sys::call::{self, MaskAt};
+use ckpt_sys::call;
 use ckpt_sys::timer::BILLION;
 use ckpt_sys::{Errno, Fd};
 use linux_raw_sys::general::{
@@ -106,9 +106,12 @@ impl Transfer {
     fn wait_until_ready(&self, own: u64) -> Result<bool, Errno> {
         let events = if self.kind.is_input() { POLLIN } else { POLLOUT } as i16;
         let mut polled = pollfd { fd: descriptor(&self.call).0, events, revents: 0 };
-        let (at, mask) = (&raw mut polled as u64, MaskAt(&raw const own as u64));
-        // SAFETY: the descriptor polled is ours.
-        match self.wait.last(|wait, time| unsafe { call::wait_poll(wait, at, 1, time, mask) })? {
+        let at = &raw mut polled as u64;
+        let ready = self.wait.last(own, |wait, time, mask| {
+            // SAFETY: the descriptor polled is ours.
+            unsafe { call::wait_poll(wait, at, 1, time, mask) }
+        });
+        match ready? {
             0 if self.kind == Kind::Connection => Err(Errno::EINPROGRESS),
             0 => Err(Errno::EAGAIN),
             _ => Ok(polled.revents & events != 0),
