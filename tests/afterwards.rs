@@ -68,8 +68,9 @@ fn it_runs_threads() {
 #[test]
 fn it_takes_signals() {
     python(
-        "signal.signal(signal.SIGALRM, lambda *_: print('alarm'))\n\
-         signal.setitimer(signal.ITIMER_REAL, 0.01); signal.pause()\n\
+        "rung = set(); signal.signal(signal.SIGALRM, lambda *_: rung.add('alarm'))\n\
+         signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01); signal.pause()\n\
+         signal.setitimer(signal.ITIMER_REAL, 0); print(*rung)\n\
          print(signal.sigtimedwait([signal.SIGUSR1], 0.01))\n\
          signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n\
          signal.raise_signal(signal.SIGUSR1)\n\

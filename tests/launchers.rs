@@ -10,7 +10,10 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
-use common::{PATIENCE, Place, Program, Running, User, each_user, killed_by, repetitions, work};
+use common::{
+    PATIENCE, Place, Program, Running, User, each_user, killed_by, killing_the_job, repetitions,
+    work,
+};
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
@@ -324,8 +327,8 @@ fn a_job_of_the_shell() {
             shell.line();
             shell.send_all(CTRL_Z);
             shell.expect_text(SHELL);
-            shell.send("kill %1; fg; echo status=$?");
-            shell.expect_text("status=143");
+            shell.send(&killing_the_job("TERM"));
+            shell.expect_text("Terminated");
         }
     });
 }

@@ -227,22 +227,22 @@ fn filter(command: &str, arguments: &[&str], input: &str) {
 
 #[test]
 fn gzip() {
-    filter("/bin/gzip", &["-9"], &words(300_000));
+    filter("/bin/gzip", &["-9"], &words(work(300_000)));
 }
 
 #[test]
 fn bzip2() {
-    filter("/bin/bzip2", &[], &words(300_000));
+    filter("/bin/bzip2", &[], &words(work(300_000)));
 }
 
 #[test]
 fn sha512sum() {
-    filter("/usr/bin/sha512sum", &[], &words(4_000_000));
+    filter("/usr/bin/sha512sum", &[], &words(work(4_000_000)));
 }
 
 #[test]
 fn sort() {
-    filter("/usr/bin/sort", &["--parallel=1", "-n", "-k", "1"], &words(1_000_000));
+    filter("/usr/bin/sort", &["--parallel=1", "-n", "-k", "1"], &words(work(1_000_000)));
 }
 
 /// What is said to sqlite3 before the checkpoint, and after it.

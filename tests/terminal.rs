@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, Program, Running, each_user, killed_by};
+use common::{Place, Program, Running, each_user, killed_by, killing_the_job};
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
@@ -134,8 +134,8 @@ fn job_control_of_a_shell() {
         shell.send("./restart-static mycheckpoint & wait -n");
         shell.expect_text("Stopped");
         shell.expect_text(PROMPT);
-        shell.send("kill -9 %1; fg; echo status=$?");
-        shell.expect_text("status=137");
+        shell.send(&killing_the_job("KILL"));
+        shell.expect_text("Killed");
     });
 }
 

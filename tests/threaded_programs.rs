@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Command;
 
 use common::place::run;
-use common::{Program, Stream, cargo, each_user, not_run, words};
+use common::{Program, Stream, cargo, each_user, not_run, words, work};
 
 /// A program that writes lines to a file, and sleeps for `PACE` milliseconds after each, is struck twice:
 /// in its first life and in the second.
@@ -335,7 +335,8 @@ fn survives_at_work(program: Program, threads: usize) {
 #[test]
 fn sort() {
     each_user(|place| {
-        let input = place.file("input", words(1_000_000));
+        // With many fewer it makes no threads.
+        let input = place.file("input", words(work(1_000_000).max(300_000)));
         let sort = place.system("/usr/bin/sort").stdin(Stream::File(input));
         survives_at_work(sort.args(["--parallel=4", "-n", "-k", "1"]).into_file("output"), 3);
     });
@@ -345,7 +346,7 @@ fn sort() {
 #[test]
 fn xz() {
     each_user(|place| {
-        let input = place.file("input", words(300_000));
+        let input = place.file("input", words(work(300_000).max(100_000)));
         let xz = place.system("/usr/bin/xz").stdin(Stream::File(input));
         survives_at_work(
             xz.args(["-T2", "-1", "--block-size=256KiB", "-c"]).into_file("output"),

@@ -58,12 +58,17 @@ fn each_role_alone_with_musl() {
     each_role_alone("musl-gcc");
 }
 
+/// So many threads that each role is there several times.
+fn many() -> usize {
+    work(64).max(16)
+}
+
 fn crews(compiler: &str) {
     each_user(|place| {
         for (crew, _) in CREWS {
             let program = place.compiled(compiler, crew);
             survives(&program, 8, 0, SAME_IDS);
-            survives(&program, 64, 0, SAME_IDS);
+            survives(&program, many(), 0, SAME_IDS);
         }
     });
 }
@@ -100,7 +105,7 @@ fn a_thousand_threads_with_musl() {
 fn with_new_ids() {
     each_user(|place| {
         for (crew, roles) in CREWS {
-            survives(&place.compiled("musl-gcc", crew), 64, 0, NEW_IDS);
+            survives(&place.compiled("musl-gcc", crew), many(), 0, NEW_IDS);
             let glibc = place.compiled("gcc", crew);
             if crew == "thread_locks" {
                 // A thread that waits for a robust mutex takes it in the name of the id that it had
@@ -109,7 +114,7 @@ fn with_new_ids() {
                     survives(&glibc, 1, role, NEW_IDS);
                 }
             } else {
-                survives(&glibc, 64, 0, NEW_IDS);
+                survives(&glibc, many(), 0, NEW_IDS);
             }
         }
     });

@@ -246,7 +246,8 @@ mod tests {
         for_each_in_detail::<Errno>(c"/proc/self/smaps", &mut buffer, |m, details| {
             if (m.start..m.end).contains(&here) {
                 found = true;
-                assert!(m.read && m.write && details.resident > 0 && details.page_size == 4096);
+                assert!(m.read && m.write && details.resident > 0);
+                assert_eq!(details.page_size, crate::proc::page_size());
                 assert!(details.flags.starts_with(b"rd wr"));
             }
             Ok(())

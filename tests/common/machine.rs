@@ -1,12 +1,59 @@
 //! What the tests look for that is not the same on every machine: the same names for each.
 
+/// Calls of the target `calls` that cannot be made out, and so end with a checkpoint (docs/limits.md): the
+/// compiler of each C library, and its calls.
+pub type Ended = [(&'static str, &'static [&'static str]); 2];
+
+/// Whether `call` is one of them.
+pub fn is_ended(compiler: &str, call: &str) -> bool {
+    ENDED.iter().any(|(library, calls)| *library == compiler && calls.contains(&call))
+}
+
 /// A change of the note [`CPU`](ckpt_image::record::kind::CPU) into that of a CPU whose programs
 /// cannot go on here, and what of it does not fit.
 pub type OtherCpu = (fn(&mut [u8]), &'static str);
 
 #[cfg(target_arch = "aarch64")]
 mod ours {
-    use super::OtherCpu;
+    use super::{Ended, OtherCpu};
+
+    /// For `musl-gcc`: the compiler's own library would ask glibc which atomic instructions there are.
+    pub const FLAGS_FOR_MUSL: &[&str] = &["-mno-outline-atomics"];
+
+    /// In glibc those that do not load their first argument from a register, in musl those that need it.
+    pub const ENDED: Ended = [
+        ("gcc", &["epoll_pwait2", "sigsuspend", "sigtimedwait"]),
+        (
+            "musl-gcc",
+            &[
+                "nanosleep_only",
+                "until_monotonic",
+                "until_realtime",
+                "poll",
+                "ppoll",
+                "select",
+                "pselect",
+                "epoll_wait",
+                "epoll_pwait",
+                "epoll_pwait2",
+                "sigsuspend",
+                "read",
+                "readv",
+                "recv",
+                "recvmsg",
+                "recv_all",
+                "send",
+                "writev",
+                "sendmsg",
+                "accept",
+                "connect",
+                "write_all",
+                "writev_all",
+                "send_all",
+                "sendmsg_all",
+            ],
+        ),
+    ];
 
     /// Two of the general registers.
     pub const REGISTERS: [&str; 2] = ["pc", "pstate"];
@@ -56,7 +103,13 @@ p $v15
 
 #[cfg(target_arch = "x86_64")]
 mod ours {
-    use super::OtherCpu;
+    use super::{Ended, OtherCpu};
+
+    /// For `musl-gcc`.
+    pub const FLAGS_FOR_MUSL: &[&str] = &[];
+
+    /// What goes through musl's `syscall` does not show its number.
+    pub const ENDED: Ended = [("gcc", &[]), ("musl-gcc", &["epoll_pwait2"])];
 
     /// Two of the general registers.
     pub const REGISTERS: [&str; 2] = ["rip", "rsp"];

@@ -26,7 +26,7 @@ pub use filter::{forbid_files_without_name, forbid_namespaces};
 pub use place::{Place, User};
 pub use program::{Program, Stream};
 pub use running::{Running, killed_by};
-pub use terminal::Terminal;
+pub use terminal::{Terminal, killing_the_job};
 pub use watch::Watch;
 
 use std::hash::{BuildHasher, RandomState};
@@ -68,15 +68,14 @@ pub fn work(usual: usize) -> usize {
     repetitions(usual).min(usual)
 }
 
-/// Something to read that can be sorted, and compressed, but not much: so many lines, or fewer on a slow
-/// machine.
+/// So many lines to read that can be sorted, and compressed, but not much.
 pub fn words(lines: usize) -> String {
     let mut state = 1u64;
     let mut line = |number| {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         format!("{} {number}\n", state >> 40)
     };
-    (0..work(lines)).map(&mut line).collect()
+    (0..lines).map(&mut line).collect()
 }
 
 /// All of `cases`, or on a slow machine some of them at random.

@@ -1,13 +1,16 @@
 //! A directory of its own for each test, which the user the programs run as can reach and owns.
 
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::{env, fs, thread};
 
 use tempfile::TempDir;
 
-use super::{Program, cargo};
+use super::{Program, cargo, machine};
 
 /// Whom a program runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,11 +126,22 @@ impl Place {
     /// Compiles the C program `tests/targets/NAME.c` with `compiler`, `gcc` or `musl-gcc`, and makes
     /// sure that it came out for the C library that was asked for.
     pub fn compiled(&self, compiler: &str, name: &str) -> Program<'_> {
+        let key = format!("{name}-{compiler}");
+        let program = self.path(&key);
+        if program.exists() {
+            return Program::new(self, program);
+        }
+        let compiled = COMPILED.lock().expect("no panic").get(&key).cloned();
+        if let Some(bytes) = compiled {
+            install(&bytes, &program);
+            return Program::new(self, program);
+        }
         let source = cargo::project().join(format!("tests/targets/{name}.c"));
-        let program = self.path(format!("{name}-{compiler}"));
         compile(compiler, &["-O2", "-g", "-pthread"], &source, &program);
         let interpreter = interpreter(&program).expect("a dynamically linked program");
         assert_eq!(interpreter.contains("ld-musl"), compiler == "musl-gcc", "{interpreter}");
+        let bytes = fs::read(&program).expect("reading the program");
+        COMPILED.lock().expect("no panic").insert(key, bytes.into());
         Program::new(self, program)
     }
 
@@ -172,8 +186,21 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
+/// What [`Place::compiled`] has made for other places: on an emulated machine a compiler takes long.
+static COMPILED: Mutex<BTreeMap<String, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+
+/// Writes a program; not by ourselves, see [`Place::copied`].
+fn install(bytes: &[u8], program: &Path) {
+    let mut install = Command::new("install");
+    install.args(["-m", "755", "/dev/stdin"]).arg(program).stdin(Stdio::piped());
+    let mut running = install.spawn().expect("install");
+    running.stdin.take().expect("a pipe").write_all(bytes).expect("writing to install");
+    assert!(running.wait().expect("install").success());
+}
+
 fn compile(compiler: &str, flags: &[&str], source: &Path, program: &Path) {
-    run(Command::new(compiler).args(flags).arg("-o").arg(program).arg(source));
+    let of_machine = if compiler == "musl-gcc" { machine::FLAGS_FOR_MUSL } else { &[] };
+    run(Command::new(compiler).args(of_machine).args(flags).arg("-o").arg(program).arg(source));
 }
 
 /// The dynamic linker that `program` asks for.

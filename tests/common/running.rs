@@ -169,21 +169,32 @@ impl Running {
         self.answer(&watch)
     }
 
+    /// The same of a program that may end first: then `None`.
+    pub fn ask_in_time(&mut self) -> Option<Result<PathBuf, String>> {
+        if self.has_ended() {
+            return None;
+        }
+        let watch = Watch::renames(self.image.parent().expect("a directory"));
+        self.signal(self.signal);
+        self.answer_or_end(&watch)
+    }
+
     /// Waits until `watch` reports the image or the library says that there is none.
     pub fn answer(&mut self, watch: &Watch) -> Result<PathBuf, String> {
+        self.answer_or_end(watch).unwrap_or_else(|| self.fail("asked for a checkpoint, it ended"))
+    }
+
+    fn answer_or_end(&mut self, watch: &Watch) -> Option<Result<PathBuf, String>> {
         let image = self.image.clone();
         let name = image.file_name().expect("a name").to_owned();
         self.until("for the image", Some(watch), |run| {
             if watch.names().contains(&name) {
-                return Some(Ok(image.clone()));
+                return Some(Some(Ok(image.clone())));
             }
             if let Some(line) = run.errors.line() {
-                return Some(Err(line));
+                return Some(Some(Err(line)));
             }
-            if let Some(status) = run.status {
-                run.fail(&format!("asked for a checkpoint, it ended: {status}"));
-            }
-            None
+            run.status.is_some().then_some(None)
         })
     }
 

@@ -60,3 +60,9 @@ pub fn take_terminal() -> io::Result<()> {
     let failed = unsafe { libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 };
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// What is typed to a bash that has stopped its only job: it kills that, and before its next prompt it
+/// knows, and says, what became of it.
+pub fn killing_the_job(signal: &str) -> String {
+    format!("kill -{signal} %1; while jobs | grep -q 'Running\\|Stopped'; do :; done")
+}
