@@ -66,10 +66,12 @@ mod ours {
     "#;
 
     /// Asks gdb for the registers that every debugger knows. Not for `fpsr` and `fpcr`: gdb 13 does not
-    /// look for them where the kernel puts them, behind vectors of some lengths.
+    /// look for them where the kernel puts them, behind vectors of some lengths. Nor for SSBS in `cpsr`,
+    /// which the kernel sets at any time.
     pub const ASK_REGISTERS: &str = "\
 info registers x0 x1 x2 x3 x4 x5 x6 x7 x8 x9 x10 x11 x12 x13 x14 x15 x16 x17 x18 x19 x20 x21 x22
-info registers x23 x24 x25 x26 x27 x28 x29 x30 sp pc cpsr tpidr
+info registers x23 x24 x25 x26 x27 x28 x29 x30 sp pc tpidr
+p/x $cpsr & ~0x1000
 p $v0
 p $v7
 p $v15

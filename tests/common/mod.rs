@@ -41,9 +41,9 @@ use rand::seq::IndexedRandom;
 /// machine too.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Runs `test` once as each kind of user, in a fresh place each time.
+/// Runs `test` once as each kind of user, in a fresh place each time; on a slow machine as one of them.
 pub fn each_user(test: impl Fn(&Place)) {
-    for user in User::everyone() {
+    for user in cases(&User::everyone()) {
         println!("as {user:?}");
         test(&Place::new(user));
     }
