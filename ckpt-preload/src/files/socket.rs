@@ -9,7 +9,7 @@ use ckpt_image::NoteWriter;
 use ckpt_image::files::{Descriptor, Socket, descriptor, ending, phase};
 use ckpt_sys::call::{self, Address, Fd, File};
 use ckpt_sys::{Errno, Line, SocketObstacle, UnixSocket, proc};
-use linux_raw_sys::general::{O_PATH, POLLERR, POLLRDHUP, S_IFMT, S_IFSOCK};
+use linux_raw_sys::general::{O_NONBLOCK, O_PATH, POLLERR, POLLRDHUP, S_IFMT, S_IFSOCK};
 use linux_raw_sys::net::{
     AF_INET, AF_INET6, AF_UNIX, SO_DOMAIN, SO_PROTOCOL, SO_TYPE, SOCK_DGRAM, SOCK_STREAM,
     SOL_SOCKET, tcp_info,
@@ -19,6 +19,7 @@ use super::{Found, Obstacle, options, sent};
 
 /// The states of a TCP socket (include/net/tcp_states.h).
 mod tcp {
+    pub const SYN_SENT: u8 = 2;
     pub const FIN_WAIT1: u8 = 4;
     pub const FIN_WAIT2: u8 = 5;
     pub const TIME_WAIT: u8 = 6;
@@ -54,6 +55,7 @@ pub fn capture(
         peer: -1,
         ..Socket::zeroed()
     };
+    (socket.local, socket.local_length) = stored(call::local_address(found.fd));
     match (socket.family.into(), socket.kind.into()) {
         (AF_UNIX, _) => describe_unix(found, &mut socket)?,
         (AF_INET | AF_INET6, SOCK_STREAM) => describe_tcp(found, &mut socket)?,
@@ -63,7 +65,6 @@ pub fn capture(
     if found.standard && socket.phase == phase::CLOSED {
         return Err(Obstacle::new(format_args!("a connection to another process")));
     }
-    (socket.local, socket.local_length) = stored(call::local_address(found.fd));
     let at = notes.open_description().len();
     notes.push(bytes_of(&socket))?;
     options::capture(found.fd, &socket, notes)?;
@@ -157,6 +158,11 @@ fn describe_tcp(found: &Found<'_>, socket: &mut Socket) -> Result<(), Obstacle> 
         tcp::LISTEN => {
             // There the kernel tells it (tcp_get_info).
             (socket.phase, socket.backlog) = (phase::LISTENING, info.tcpi_sacked);
+        }
+        // A thread waits in connect(2), which connects a new one as well.
+        tcp::SYN_SENT if found.value("flags", 8).unwrap_or(0) & u64::from(O_NONBLOCK) == 0 => {
+            socket.local_length = 0;
+            socket.local.fill(0);
         }
         tcp::CLOSE if call::poll_now(found.fd, POLLRDHUP)? & POLLRDHUP == 0 => {}
         state => {
