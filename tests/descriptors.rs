@@ -156,3 +156,17 @@ kinds! { "holds_sockets":
     both_ends_of_tcp "tcp",
     netlink "netlink",
 }
+
+kinds! { "holds_files":
+    record_locks_of_the_process "record-locks",
+    record_locks_of_open_files "own-locks",
+    locks_of_whole_files "whole-locks",
+    leases "leases",
+    watches_of_files "watches",
+    reading_positions_of_directories "directories",
+    places_of_the_file_system "places",
+    ways_to_write "writing",
+    a_file_that_never_had_a_name "nameless",
+    files_of_the_kernel "kernel",
+    files_of_threads "threads",
+}

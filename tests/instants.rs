@@ -146,6 +146,64 @@ fn of_a_musl_program_that_talks_to_itself() {
     strike(place.compiled("musl-gcc", "socket_ring").args([work(200_000).to_string()]));
 }
 
+/// One life after another of a program that writes numbered lines to a file: it is struck, killed some time
+/// later, and restarted, so that what it has written since is written again. All lives together leave
+/// each line once.
+#[test]
+fn of_a_program_that_writes_lines() {
+    const TEXT: &str = r#"
+        #include <poll.h>
+        #include <stdio.h>
+        #include <stdlib.h>
+        #include <unistd.h>
+        int main(void) {
+            struct pollfd input = { .fd = 0, .events = POLLIN };
+            char text[64];
+            for (long number = 1;; number++) {
+                /* In pieces, so that a checkpoint strikes in the midst of lines. */
+                int length = snprintf(text, sizeof text, "%ld is a number\n", number);
+                int first = number % length;
+                if (write(1, text, first) != first) return 1;
+                if (write(1, text + first, length - first) != length - first) return 2;
+                if (poll(&input, 1, 0) == 1) {
+                    fprintf(stderr, "%ld\n", number);
+                    return 0;
+                }
+            }
+        }"#;
+    for (compiler, flags) in [("gcc", libc::O_WRONLY), ("musl-gcc", libc::O_APPEND)] {
+        let place = Place::new(User::Ordinary);
+        let mut random = random();
+        let program = place.c(compiler, &["-O2"], "lines", TEXT).into_file("output");
+        let output = place.path("output");
+        let program = match flags {
+            libc::O_APPEND => program.wrapped("/bin/sh", &["-c", r#"exec "$0" "$@" >>output"#]),
+            _ => program,
+        };
+        let mut run = program.start();
+        run.lines_in(&output, 1);
+        for _ in 0..repetitions(100) {
+            thread::sleep(Duration::from_micros(random.random_range(0..3000)));
+            run.checkpoint();
+            thread::sleep(Duration::from_micros(random.random_range(0..3000)));
+            run.kill();
+            assert_eq!(run.errors(), "");
+            let watch = Watch::writes(&output);
+            run = program.restart(&program.image);
+            // Cut back, or written to.
+            run.until("for it to go on", Some(&watch), |_| watch.names().pop());
+        }
+        run.close_input();
+        let last: usize = run.error_line().parse().expect("a number");
+        assert!(run.wait().success());
+        let expected: String = (1..=last).map(|number| format!("{number} is a number\n")).collect();
+        assert!(
+            fs::read_to_string(&output).expect("the output") == expected,
+            "a line is not there once"
+        );
+    }
+}
+
 #[test]
 fn of_python() {
     const SCRIPT: &str = r#"

@@ -233,16 +233,6 @@ fn a_memfd_of_huge_pages() {
     refuses_descriptor("m = os.memfd_create('m', os.MFD_HUGETLB)", "a memfd of huge pages");
 }
 
-/// To read it, it would be opened and closed, and the lock be lost.
-#[test]
-fn a_lock_on_a_memfd() {
-    refuses_descriptor(
-        "import fcntl; m = os.memfd_create('m'); n = os.open('/proc/self/fd/3', os.O_RDWR)\n\
-         fcntl.lockf(n, fcntl.LOCK_EX)",
-        "lock",
-    );
-}
-
 #[test]
 fn the_process_of_another() {
     refuses_descriptor("p = os.pidfd_open(os.getppid())", "pidfd");
@@ -254,8 +244,13 @@ fn a_name_space() {
 }
 
 #[test]
-fn a_file_of_proc() {
-    refuses_descriptor("f = open('/proc/self/status')", "/proc");
+fn a_file_of_a_process_that_has_ended() {
+    refuses_descriptor(
+        "child = os.fork()\n\
+         if child == 0: signal.pause()\n\
+         f = open(f'/proc/{child}/stat'); os.kill(child, 9); os.waitpid(child, 0)",
+        "a file of /proc or /sys that is gone",
+    );
 }
 
 #[test]
@@ -274,12 +269,21 @@ fn a_deleted_directory() {
     );
 }
 
+/// A lease that somebody waits for to end, by a process of the program's own that is not its child.
 #[test]
-fn a_lock() {
+fn a_lease_that_is_being_taken_back() {
     refuses_descriptor(
-        "import fcntl; f = open('locked', 'w'); fcntl.lockf(f, fcntl.LOCK_EX)",
-        "lock",
+        "import fcntl; f = open('leased', 'w'); signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+         fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+         try: os.open('leased', os.O_RDONLY | os.O_NONBLOCK)\n\
+         except BlockingIOError: pass",
+        "lease is being taken back",
     );
+}
+
+#[test]
+fn a_lock_on_what_is_no_file() {
+    refuses_descriptor("import fcntl; p = os.pipe(); fcntl.flock(p[0], fcntl.LOCK_EX)", "a lock");
 }
 
 #[test]

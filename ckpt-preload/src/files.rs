@@ -11,16 +11,19 @@ mod contents;
 mod epoll;
 mod event;
 mod holder;
+mod inotify;
+mod locks;
 mod names;
 mod options;
 mod pipe;
 mod queue;
+mod reader;
 mod regular;
 mod sent;
 mod socket;
 
-pub use contents::open_to_read;
 pub use names::find as find_name;
+pub use reader::Reader;
 
 use core::fmt::{self, Write};
 use core::ops::Range;
@@ -33,7 +36,7 @@ use ckpt_sys::call::{self, Fd};
 use ckpt_sys::descriptor::Kind;
 use ckpt_sys::lines::number;
 use ckpt_sys::{Errno, Escaped, Line, proc};
-use linux_raw_sys::general::{F_GETSIG, FASYNC, O_CLOEXEC, O_PATH, stat};
+use linux_raw_sys::general::{F_GETSIG, FASYNC, O_CLOEXEC, O_PATH, O_TMPFILE, stat};
 
 use self::sent::Passed;
 use crate::config::{PATH, config};
@@ -192,7 +195,7 @@ fn describe(found: &Found<'_>) -> Descriptor {
     };
     Descriptor {
         fd: fd.0,
-        flags: flags & !FASYNC,
+        flags: of_open_file(flags),
         shares: fd.0,
         offset: found.value("pos", 10).unwrap_or(0),
         size: status.st_size as u64,
@@ -207,6 +210,13 @@ fn describe(found: &Found<'_>) -> Descriptor {
         asynchronous: u8::from(flags & FASYNC != 0),
         ..Descriptor::zeroed()
     }
+}
+
+/// The flags with which a descriptor is opened again: not those that are set otherwise, nor what made a file
+/// without a name (`O_TMPFILE` has the bit of `O_DIRECTORY` in it).
+fn of_open_file(flags: u32) -> u32 {
+    let made = if flags & O_TMPFILE == O_TMPFILE { O_TMPFILE } else { 0 };
+    flags & !(FASYNC | made)
 }
 
 /// The descriptors noted so far, with their paths and states.
@@ -242,6 +252,10 @@ fn capture_state(
     notes: &mut NoteWriter<'_>,
 ) -> Result<(), Obstacle> {
     record.kind = match found.kind {
+        Kind::Kernel => regular::capture_kernels(found)?,
+        _ if record.flags & O_PATH != 0 && regular::has_name(found) => {
+            regular::capture_place(found)?
+        }
         Kind::Regular => match contents::capture_named(found, record) {
             Some(captured) => captured?,
             None => regular::capture(found, record)?,
@@ -258,9 +272,10 @@ fn capture_state(
         Kind::Epoll => epoll::capture(found, notes)?,
         Kind::MessageQueue => queue::capture(found, record, notes)?,
         Kind::Socket => socket::capture(found, record, notes)?,
+        Kind::Inotify => inotify::capture(found, notes)?,
         kind => return Err(Obstacle::new(format_args!("{}", kind.name()))),
     };
-    Ok(())
+    locks::capture(found, record.kind, notes)
 }
 
 /// What takes the place of a descriptor that cannot be restored. A standard stream becomes that of the

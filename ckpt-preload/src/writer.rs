@@ -19,7 +19,7 @@ use linux_raw_sys::general::{
 };
 
 use crate::config::{PATH, config};
-use crate::files::open_to_read;
+use crate::files::Reader;
 use crate::report::{Failure, OrReport, not_written};
 
 /// A path, ended by a NUL.
@@ -265,7 +265,7 @@ impl Output {
         buffer: &mut [u8],
     ) -> Result<u64, Failure> {
         let step = format_args!("reading the file of descriptor {}", file.fd);
-        let (from, _) = open_to_read(Fd(file.fd)).or_report(step)?;
+        let from = Reader::of(Fd(file.fd)).or_report(step)?;
         let mut sum = Checksum::new();
         let mut position = file.offset;
         for Extent { start, length } in record::all(extents) {

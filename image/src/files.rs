@@ -43,19 +43,27 @@ pub mod descriptor {
     /// [`SocketMessage`](super::SocketMessage)s.
     pub const SOCKET: u32 = 20;
 
-    /// A memfd, likewise.
+    /// An inotify queue: [`WatchQueue`](super::WatchQueue) and its [`Watch`](super::Watch)es.
+    pub const INOTIFY: u32 = 40;
+    /// What has a path and is not opened (`O_PATH`), by that path.
+    pub const PLACE: u32 = 41;
+    /// A file or directory of `/proc` or `/sys`, opened again by its path; of the process itself and its
+    /// threads, by what that is now.
+    pub const KERNEL: u32 = 42;
+    /// A memfd, whose contents are in the image, too.
     pub const MEMFD: u32 = 50;
     /// A file in `/dev/shm`, which is memory, too: opened again by its path, or made again.
     pub const SHARED_MEMORY: u32 = 51;
-
     /// A POSIX message queue: [`Queue`](super::Queue) and its [`QueueMessage`](super::QueueMessage)s.
     pub const MESSAGE_QUEUE: u32 = 52;
 
     /// All of them.
-    pub const KNOWN: [core::ops::RangeInclusive<u32>; 3] =
-        [REGULAR..=DELETED, SOCKET..=SOCKET, MEMFD..=MESSAGE_QUEUE];
+    pub const KNOWN: [core::ops::RangeInclusive<u32>; 4] =
+        [REGULAR..=DELETED, SOCKET..=SOCKET, INOTIFY..=KERNEL, MEMFD..=MESSAGE_QUEUE];
     /// The kinds whose contents are in the image.
     pub const WITH_CONTENTS: [u32; 3] = [DELETED, MEMFD, SHARED_MEMORY];
+    /// The kinds whose state are the [`Lock`](super::Lock)s that the program holds by them.
+    pub const WITH_LOCKS: [u32; 6] = [REGULAR, DIRECTORY, DEVICE, DELETED, MEMFD, SHARED_MEMORY];
 }
 
 /// A descriptor.
@@ -66,7 +74,7 @@ pub struct Descriptor {
     pub fd: i32,
     /// A constant of [`descriptor`].
     pub kind: u32,
-    /// The flags of open(2), close-on-exec among them, but for `O_ASYNC`.
+    /// The flags of open(2), close-on-exec among them, but for `O_ASYNC` and `O_TMPFILE`.
     pub flags: u32,
     /// The lowest descriptor that shares the open file: itself, if none is lower.
     pub shares: i32,
@@ -194,6 +202,33 @@ pub struct Extent {
     pub length: u64,
 }
 const_assert_eq!(size_of::<Extent>(), 16);
+
+/// A lock on a file.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// A constant of [`lock`].
+    pub kind: u32,
+    /// Whether nobody else may have one: 1 or 0.
+    pub exclusive: u32,
+    /// Its first byte.
+    pub start: u64,
+    /// How many bytes; 0 for all that come.
+    pub length: u64,
+}
+const_assert_eq!(size_of::<Lock>(), 24);
+
+/// What a lock is.
+pub mod lock {
+    /// Of bytes, held by the process (fcntl(2), `F_SETLK`).
+    pub const POSIX: u32 = 1;
+    /// Of bytes, held by the open file (fcntl(2), `F_OFD_SETLK`).
+    pub const OPEN_FILE: u32 = 2;
+    /// Of the whole file (flock(2)).
+    pub const WHOLE: u32 = 3;
+    /// A lease (fcntl(2), `F_SETLEASE`).
+    pub const LEASE: u32 = 4;
+}
 
 /// A pipe. Of its descriptors the first one has its contents.
 #[repr(C)]
@@ -421,5 +456,35 @@ impl SocketMessage {
         let length = self.passed as usize * size_of::<i32>();
         let bytes = tail.get(length.next_multiple_of(8)..).unwrap_or(&[]);
         (all(tail.get(..length).unwrap_or(&[])), bytes)
+    }
+}
+
+/// An inotify queue (inotify(7)).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct WatchQueue {
+    /// Bytes of events that had not been read, and are not restored.
+    pub unread: u64,
+}
+const_assert_eq!(size_of::<WatchQueue>(), 8);
+
+/// What an inotify queue watches.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Its number.
+    pub number: i32,
+    /// For which events, with flags such as `IN_ONESHOT`.
+    pub mask: u32,
+    /// The length of the path behind this record.
+    pub name_length: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+const_assert_eq!(size_of::<Watch>(), 16);
+
+impl WithTail for Watch {
+    fn tail_length(&self) -> usize {
+        self.name_length as usize
     }
 }

@@ -3,8 +3,9 @@
 
 use bytemuck::Zeroable;
 use ckpt_image::files::{
-    Descriptor, EventCounter, Extent, FileContents, FileTimer, Message, Pipe, Queue, QueueMessage,
-    Socket, SocketMessage, SocketOption, Watched, descriptor, phase,
+    Descriptor, EventCounter, Extent, FileContents, FileTimer, Lock, Message, Pipe, Queue,
+    QueueMessage, Socket, SocketMessage, SocketOption, Watch, WatchQueue, Watched, descriptor,
+    lock, phase,
 };
 use ckpt_image::record::{
     Attributes, Checksums, Clocks, Disposition, IntervalTimer, Layout, Mapping, PRCTLS, Pending,
@@ -103,6 +104,7 @@ fn structures() {
         fd kind flags shares offset size device inode name_length mtime_nsec mtime tail owner
         owner_kind signal asynchronous passed state_length
     ]);
+    describes!(text, Lock [kind exclusive start length]);
     describes!(text, Pipe [capacity packets]);
     describes!(text, Message[length]);
     describes!(text, EventCounter [count semaphore]);
@@ -114,6 +116,8 @@ fn structures() {
     ]);
     describes!(text, SocketOption [level name length reserved]);
     describes!(text, SocketMessage [length pid user group passed]);
+    describes!(text, WatchQueue[unread]);
+    describes!(text, Watch [number mask name_length reserved]);
     describes!(text, FileContents [fd mode user group seals extents offset stored checksum]);
     describes!(text, Extent [start length]);
     describes!(text, Queue [most longest mode user group reserved]);
@@ -160,10 +164,13 @@ fn numbers() {
     ], "{}");
     names!(&section(text, "`Descriptor`"), "| kind | number |", descriptor [
         REGULAR DIRECTORY DEVICE INHERITED FAILING PIPE FIFO EVENT_COUNTER TIMER SIGNALS EPOLL PROCESS
-        DELETED SOCKET MEMFD SHARED_MEMORY MESSAGE_QUEUE
+        DELETED SOCKET INOTIFY PLACE KERNEL MEMFD SHARED_MEMORY MESSAGE_QUEUE
     ], "{}");
     names!(&section(text, "`Socket`"), "| phase | number |", phase [
         OPEN LISTENING DIRECTED PAIRED CLOSED
+    ], "{}");
+    names!(&section(text, "`Lock`"), "| kind | number |", lock [
+        POSIX OPEN_FILE WHOLE LEASE
     ], "{}");
     let prctls = table(&section(text, "`Attributes`"), "| prctls | option |");
     let described: Vec<_> = prctls.iter().map(|row| (row[0].clone(), row[1].clone())).collect();

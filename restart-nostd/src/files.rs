@@ -2,7 +2,8 @@
 //!
 //! Each gets the number that it had, and those that shared an open file share one again. It goes in
 //! rounds over all of them, since some are of no use before others are there: first those whose memory
-//! the program has mapped, then all others, then what refers to other descriptors. What each kind needs is
+//! the program has mapped, then all others, but for files of the program's threads, which come when these
+//! are there, then what refers to other descriptors. What each kind needs is
 //! in a file of its own.
 //!
 //! This program's own descriptors are beyond all of the program's meanwhile: see [`begin`].
@@ -10,6 +11,10 @@
 mod contents;
 mod epoll;
 mod event;
+mod given;
+mod inotify;
+mod kernel;
+mod locks;
 mod options;
 mod pipe;
 mod queue;
@@ -21,6 +26,7 @@ mod socket_names;
 pub use contents::{
     check_shared_memory, has_contents_of, make_deleted, make_memfd, make_shared_memory, of_mapping,
 };
+pub use regular::Changed;
 
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
@@ -31,17 +37,18 @@ use ckpt_sys::call::{self, Fd, File};
 use ckpt_sys::{Errno, Escaped, proc};
 use linux_raw_sys::general::{
     F_DUPFD_CLOEXEC, F_GETFL, F_OWNER_PID, F_OWNER_TID, F_SETFD, F_SETFL, F_SETSIG, FASYNC,
-    FD_CLOEXEC, O_CLOEXEC, O_CREAT, O_EXCL, O_NONBLOCK, O_PATH, O_TRUNC, RLIMIT_FSIZE,
-    RLIMIT_MEMLOCK, RLIMIT_NOFILE, rlimit64,
+    FD_CLOEXEC, O_ACCMODE, O_CLOEXEC, O_CREAT, O_EXCL, O_NONBLOCK, O_PATH, O_RDWR, O_TRUNC,
+    RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, rlimit64, stat,
 };
 
 use crate::image::Image;
+use crate::paths;
 use crate::place::Place;
 use crate::report::{self, OrFail, note};
 use crate::threads;
 
-/// The descriptors of an image with their paths and states.
-fn descriptors<'a>(
+/// The descriptors as an image has them, with their paths and states.
+fn records<'a>(
     image: &Image,
     head: &Head<'a>,
 ) -> impl Iterator<Item = (Descriptor, &'a [u8], &'a [u8])> + Clone + use<'a> {
@@ -52,8 +59,20 @@ fn descriptors<'a>(
     })
 }
 
+/// The descriptors that are to be restored, with their paths and states: those of the image, but for those
+/// that the command line gives.
+fn descriptors<'a>(
+    image: &Image,
+    head: &Head<'a>,
+) -> impl Iterator<Item = (Descriptor, &'a [u8], &'a [u8])> + Clone + use<'a> {
+    records(image, head).map(|(record, path, state)| match paths::given(record.fd) {
+        Some(_) => (given::instead_of(&record), path, &[][..]),
+        None => (record, path, state),
+    })
+}
+
 /// Refuses what cannot be opened again here.
-pub fn check(image: &Image, head: &Head<'_>) {
+pub fn check(image: &Image, head: &Head<'_>, changed: Changed) {
     // Those are of the moment of opening, and never shown by the kernel.
     const NEVER_SHOWN: u32 = O_CREAT | O_EXCL | O_TRUNC;
     if !are_whole::<Descriptor>(head.note(kind::DESCRIPTORS).unwrap_or(&[])) {
@@ -61,7 +80,7 @@ pub fn check(image: &Image, head: &Head<'_>) {
     }
     let same_boot = head.process().0.boot_id == proc::boot_id();
     let mut last = -1;
-    for (record, path, state) in descriptors(image, head) {
+    for (record, ..) in records(image, head) {
         if record.fd <= last
             || !(0..=record.fd).contains(&record.shares)
             || !descriptor::KNOWN.iter().any(|kinds| kinds.contains(&record.kind))
@@ -70,18 +89,23 @@ pub fn check(image: &Image, head: &Head<'_>) {
             image.fail(&Invalid::Damaged);
         }
         last = record.fd;
-        let by_path = [descriptor::REGULAR, descriptor::DIRECTORY, descriptor::DEVICE];
-        if record.shares == record.fd && by_path.contains(&record.kind) {
-            regular::check(head, &record, path, same_boot);
-        }
-        if record.kind == descriptor::MESSAGE_QUEUE {
-            queue::check(head, &record, path);
-        }
-        if record.kind == descriptor::SHARED_MEMORY {
-            contents::check_shared_memory(head, path, record.inode);
-        }
-        if record.shares == record.fd && record.kind == descriptor::SOCKET {
-            socket::check(image, &record, state);
+    }
+    changed.choose();
+    given::check(image, head);
+    for (record, path, state) in descriptors(image, head).filter(|(r, ..)| r.shares == r.fd) {
+        match record.kind {
+            descriptor::REGULAR
+            | descriptor::DIRECTORY
+            | descriptor::DEVICE
+            | descriptor::PLACE => regular::check(head, &record, path, same_boot, changed),
+            descriptor::KERNEL => kernel::check(image, head, &record, path, same_boot),
+            descriptor::INOTIFY => inotify::check(image, state),
+            descriptor::MESSAGE_QUEUE => queue::check(head, &record, path),
+            descriptor::SHARED_MEMORY => {
+                contents::check_shared_memory(head, path, record.inode);
+            }
+            descriptor::SOCKET => socket::check(image, &record, state),
+            _ => {}
         }
     }
 }
@@ -178,9 +202,18 @@ pub fn restore_nameless(image: &Image) {
     });
 }
 
-/// Gives every other descriptor what it had.
+/// Gives every other descriptor what it had, but for those of threads.
 pub fn restore(image: &Image) {
     for_each_open_file(image, restore_one);
+}
+
+/// Gives the last of the descriptors what they had, now that the threads are there.
+pub fn complete(image: &Image, place: &Place) {
+    for_each_open_file(image, |restored| {
+        if restored.record.kind == descriptor::KERNEL {
+            kernel::open(restored, place);
+        }
+    });
     let head = image.head();
     for (record, ..) in descriptors(image, &head).filter(|(record, ..)| record.shares != record.fd)
     {
@@ -201,7 +234,10 @@ pub fn finish(image: &Image) {
 /// Gives one descriptor what it had.
 fn restore_one(restored: &Restored<'_>) {
     match restored.record.kind {
-        descriptor::REGULAR | descriptor::DIRECTORY | descriptor::DEVICE => regular::open(restored),
+        given::KIND => given::open(restored),
+        descriptor::REGULAR | descriptor::DIRECTORY | descriptor::DEVICE | descriptor::PLACE => {
+            regular::open(restored);
+        }
         descriptor::INHERITED => inherit(restored.record),
         descriptor::FAILING => fail_always(restored),
         descriptor::PIPE | descriptor::FIFO => pipe::restore(restored),
@@ -212,6 +248,7 @@ fn restore_one(restored: &Restored<'_>) {
         descriptor::EPOLL => epoll::restore(restored),
         descriptor::MESSAGE_QUEUE => queue::restore(restored),
         descriptor::SOCKET => socket::restore(restored),
+        descriptor::INOTIFY => inotify::restore(restored),
         _ => {}
     }
 }
@@ -304,10 +341,42 @@ pub fn write_back(image: &Image) {
     });
 }
 
-/// Closes the descriptors of this program: the last line has been written.
-pub fn close_own(image: &Image) {
+/// Takes the locks that the program held, which somebody else may have by now, but those on files whose
+/// contents are yet to be written. They stay as long as no descriptor of a locked file is closed.
+pub fn lock(image: &Image) {
+    for_each_open_file(image, |restored| {
+        if !restored.record.has_contents() {
+            locks::take(restored);
+        }
+    });
+}
+
+/// The program's descriptor by which the file of `device` and `inode` can be read and written.
+pub fn descriptor_of(image: &Image, file: &stat) -> Option<Fd> {
+    descriptors(image, &image.head())
+        .filter(|(record, ..)| record.flags & O_ACCMODE == O_RDWR)
+        .map(|(record, ..)| Fd(record.fd))
+        .find(|&fd| {
+            call::fstat(fd).is_ok_and(|own| (own.st_dev, own.st_ino) == (file.st_dev, file.st_ino))
+        })
+}
+
+/// Begins to watch what the program watches: only now, since nothing that this program has done to files
+/// is to be told. The image is needed no more, and may be in a directory that is watched.
+pub fn watch(image: &Image) {
     call::close(image.fd);
+    for_each_open_file(image, |restored| {
+        if restored.record.kind == descriptor::INOTIFY {
+            inotify::watch(restored);
+        }
+    });
+}
+
+/// Closes the last descriptor of this program: the last line has been written. It may have been of a file that the program has locked.
+pub fn close_own(image: &Image) {
     if report::stream() != call::STDERR {
         call::close(report::stream());
+        report::redirect(call::STDERR);
     }
+    for_each_open_file(image, locks::take);
 }

@@ -13,8 +13,9 @@ use linux_raw_sys::general::{
     S_IFMT, S_IFREG,
 };
 
+use crate::files::{self, Changed};
 use crate::report::{fail, note};
-use crate::{files, memory, signals, threads};
+use crate::{memory, signals, threads};
 
 /// An image whose head is in memory.
 #[derive(Clone, Copy)]
@@ -111,7 +112,7 @@ impl Image {
     }
 
     /// Refuses an image that cannot be restarted here: another page size, CPU, other files.
-    pub fn check(&self) {
+    pub fn check(&self, changed: Changed) {
         let head = self.head();
         let page_size = proc::page_size();
         let (process, _) = head.process();
@@ -133,7 +134,7 @@ impl Image {
         memory::check(self, &head);
         threads::check(self);
         signals::check(self);
-        files::check(self, &head);
+        files::check(self, &head, changed);
     }
 
     /// Refuses registers that this CPU does not have, or keeps otherwise: the kernel would restore none

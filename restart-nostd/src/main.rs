@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   options       the command line
+//!   paths         where the program's files are here
 //!   image         reads the head of the image, and refuses what cannot work here
 //!   ids           which process the program becomes: this one, or a child
 //!     supervisor    what this one does then
@@ -40,6 +41,7 @@ mod memory;
 mod mutexes;
 mod namespace;
 mod options;
+mod paths;
 mod place;
 mod process;
 mod report;
@@ -66,7 +68,7 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
     // SAFETY: the kernel's stack is as the ABI has it.
     let options = unsafe { options::parse(stack) };
     let image = Image::open(options.image);
-    image.check();
+    image.check(options.files);
     ids::choose(&image, options.ids);
     clock::set(&image, options.clock);
     // SAFETY: nothing that is needed later lies outside of the image's head and this program.
@@ -86,7 +88,9 @@ fn restore(mut image: Image, place: &Place) -> ! {
     files::restore(&image);
     process::restore(&image);
     threads::make(&image, place);
+    files::complete(&image, place);
     timers::make(&image, place);
+    files::lock(&image);
 
     // What changes the world outside comes when all that often fails has been done.
     files::finish(&image);
@@ -94,6 +98,7 @@ fn restore(mut image: Image, place: &Place) -> ! {
     files::close_others(&image);
     files::write_back(&image);
     memory::write_back(&image);
+    files::watch(&image);
 
     mutexes::hand_over(&image, place);
     memory::guard(&image);

@@ -4,43 +4,27 @@
 //! what madvise(2) had said of it. Then the contents are loaded, in huge pages or not; then it gets its
 //! final protection and what mlock(2) had said.
 
-use core::ffi::CStr;
-
 use ckpt_arch::ADDRESS_END;
 use ckpt_image::record::{Layout, Mapping, Range, are_whole, kind, mapping};
 use ckpt_image::{Head, Invalid, VmFlags};
+use ckpt_sys::Errno;
 use ckpt_sys::call::{self, Fd, File};
 use ckpt_sys::descriptor::is_shared_memory;
-use ckpt_sys::{Errno, Escaped};
 use linux_raw_sys::elf_uapi::NT_AUXV;
 use linux_raw_sys::general::{
     MADV_DONTDUMP, MADV_DONTFORK, MADV_GUARD_INSTALL, MADV_HUGEPAGE, MADV_MERGEABLE,
     MADV_NOHUGEPAGE, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WIPEONFORK, MAP_ANONYMOUS, MAP_DROPPABLE,
     MAP_FIXED_NOREPLACE, MAP_GROWSDOWN, MAP_HUGE_SHIFT, MAP_HUGETLB, MAP_NORESERVE, MAP_PRIVATE,
-    MAP_SHARED, MAP_SHARED_VALIDATE, MAP_SYNC, MLOCK_ONFAULT, O_CLOEXEC, O_NONBLOCK, O_RDONLY,
-    O_RDWR, PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE,
+    MAP_SHARED, MAP_SHARED_VALIDATE, MAP_SYNC, MLOCK_ONFAULT, O_NONBLOCK, O_RDONLY, O_RDWR,
+    PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE,
 };
 use linux_raw_sys::prctl::prctl_mm_map;
 
-use crate::contents;
-use crate::files;
 use crate::image::Image;
-use crate::ipc;
+use crate::paths::{Shown, with_name, with_path};
 use crate::place::{Place, find_gap};
 use crate::report::{OrFail, fail, note};
-
-/// The longest path and its NUL (`PATH_MAX`).
-const PATH: usize = 4096;
-
-/// Calls `act` with `name` as a path.
-pub fn with_path<R>(name: &[u8], act: impl FnOnce(&CStr) -> R) -> R {
-    let mut buffer = [0; PATH + 1];
-    if name.len() > PATH {
-        fail(format_args!("{}: {}", Escaped(name), Errno::ENAMETOOLONG));
-    }
-    buffer[..name.len()].copy_from_slice(name);
-    act(CStr::from_bytes_until_nul(&buffer).unwrap_or(c""))
-}
+use crate::{contents, files, ipc};
 
 /// The flags of a mapping.
 fn flags(record: &Mapping) -> VmFlags {
@@ -85,7 +69,7 @@ pub fn check(image: &Image, head: &Head<'static>) {
             fail(format_args!(
                 "{}, which the program has mapped, is not there as it was at the checkpoint: put it \
                  back, or take checkpoints with CKPT_CONTENT=all",
-                Escaped(name)
+                Shown(name)
             ));
         }
     }
@@ -238,7 +222,7 @@ fn map_file(record: &Mapping, name: &[u8]) {
         files::make_shared_memory(name, record.file_size);
     }
     let file = with_path(name, |path| File::open(path, mode_of(record)))
-        .or_fail(format_args!("opening {}, which the program has mapped", Escaped(name)));
+        .or_fail(format_args!("opening {}, which the program has mapped", Shown(name)));
     map(record, Some(file.fd()));
 }
 
@@ -261,7 +245,7 @@ fn map_shared(image: &Image, head: &Head<'_>, record: &Mapping, name: &[u8], pla
     if [mapping::MEMFD, mapping::DELETED].contains(&record.kind) {
         let is_memfd = record.kind == mapping::MEMFD;
         let made = if is_memfd { files::make_memfd(name) } else { files::make_deleted(name) };
-        let step = format_args!("making {} again, of {size} bytes", Escaped(name));
+        let step = format_args!("making {} again, of {size} bytes", Shown(name));
         let file = File::from_fd(made.or_fail(step));
         call::ftruncate(file.fd(), size).or_fail(step);
         all().for_each(|other| map(&other, Some(file.fd())));
@@ -326,7 +310,7 @@ fn finish(record: &Mapping, name: &[u8]) {
     }
     let anonymous = [mapping::ANONYMOUS, mapping::SHARED_ANONYMOUS].contains(&record.kind);
     if anonymous && !name.is_empty() && !name.starts_with(b"[") {
-        let _ = with_path(name, |name| call::name_mapping(start, length, name));
+        let _ = with_name(name, |name| call::name_mapping(start, length, name));
     }
     if record.kind == mapping::SCRATCH {
         let _ = call::name_mapping(start, length, c"ckpt");
@@ -355,9 +339,18 @@ pub fn write_back(image: &Image) {
         if !is_written_to(&record) {
             continue;
         }
-        let step = format_args!("writing {}, which the program has mapped", Escaped(name));
-        let fd = with_path(name, |path| call::openat(path, O_RDWR | O_CLOEXEC, 0)).or_fail(step);
-        let file = File::from_fd(fd);
+        let step = format_args!("writing {}, which the program has mapped", Shown(name));
+        // To close another descriptor of a file would drop the program's locks on it.
+        let own =
+            with_path(name, call::stat).ok().and_then(|file| files::descriptor_of(image, &file));
+        let opened;
+        let fd = match own {
+            Some(fd) => fd,
+            None => {
+                opened = with_path(name, |path| File::open(path, O_RDWR)).or_fail(step);
+                opened.fd()
+            }
+        };
         if call::fstat(fd).or_fail(step).st_size as u64 != record.file_size {
             call::ftruncate(fd, record.file_size).or_fail(step);
         }
@@ -366,7 +359,7 @@ pub fn write_back(image: &Image) {
             let start = record.offset + segment.address - record.start;
             let length = segment.stored.min(record.file_size.saturating_sub(start));
             contents::for_each_chunk(image, segment.offset, length, |chunk, at| {
-                contents::write_differences(file.fd(), chunk, start + at).or_fail(step);
+                contents::write_differences(fd, chunk, start + at).or_fail(step);
             });
         }
     }

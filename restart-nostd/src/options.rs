@@ -6,7 +6,9 @@ use ckpt_sys::call::{self, Fd};
 use ckpt_sys::{Escaped, Line};
 
 use crate::clock::Clock;
+use crate::files::Changed;
 use crate::ids::Ids;
+use crate::paths;
 use crate::report::{self, fail};
 
 const HELP: &str = "\
@@ -20,6 +22,12 @@ Makes the program that was checkpointed into the file IMAGE go on in this proces
       --clock=continue the monotonic clock goes on where it stood, by a time namespace
       --clock=host     the monotonic clock is that of this machine
                        default: continue, if that is possible; on the same boot it runs on
+      --files=truncate cut a file that has grown back, if the program writes to it: the default
+      --files=keep     leave it; the program goes on writing where it was, or appending
+      --files=check    fail if any file that the program has open has changed
+      --map-path OLD=NEW  take what was under the path OLD, a file or directory, from NEW
+      --fd N=PATH      open PATH as descriptor N, with the flags that it had
+                       both as often as you like; of several OLD the longest counts
       --verbose        say what was chosen
       --help           show this and exit
       --version        show the version and exit
@@ -39,6 +47,8 @@ pub struct Options {
     pub ids: Option<Ids>,
     /// Which monotonic clock, likewise.
     pub clock: Option<Clock>,
+    /// What becomes of files that have changed.
+    pub files: Changed,
 }
 
 /// Reads the command line.
@@ -54,9 +64,14 @@ pub unsafe fn parse(stack: *const usize) -> Options {
         // SAFETY: likewise; each is a string.
         (index < count).then(|| unsafe { CStr::from_ptr(*arguments.add(index)) })
     };
-    let (mut image, mut ids, mut clock) = (None, None, None);
+    let (mut image, mut ids, mut clock, mut files) = (None, None, None, Changed::Truncate);
     let mut options = true;
-    for argument in (1..).map_while(argument) {
+    let mut arguments = (1..).map_while(argument);
+    while let Some(argument) = arguments.next() {
+        let mut value = |words: &'static [u8]| match words {
+            [b'=', value @ ..] => value,
+            _ => arguments.next().map_or(&[][..], CStr::to_bytes),
+        };
         match argument.to_bytes() {
             b"--help" if options => print(HELP),
             b"--version" if options => print(VERSION),
@@ -67,6 +82,18 @@ pub unsafe fn parse(stack: *const usize) -> Options {
             }
             [b'-', b'-', b'c', b'l', b'o', b'c', b'k', b'=', word @ ..] if options => {
                 clock = Some(choice("--clock", word, &Clock::ALL));
+            }
+            [b'-', b'-', b'f', b'i', b'l', b'e', b's', b'=', word @ ..] if options => {
+                files = choice("--files", word, &Changed::ALL);
+            }
+            b"--map-path"
+            | [b'-', b'-', b'm', b'a', b'p', b'-', b'p', b'a', b't', b'h', b'=', ..]
+                if options =>
+            {
+                paths::move_path(value(&argument.to_bytes()[b"--map-path".len()..]));
+            }
+            b"--fd" | [b'-', b'-', b'f', b'd', b'=', ..] if options => {
+                paths::give(value(&argument.to_bytes()[b"--fd".len()..]));
             }
             [b'-', _, ..] if options => fail(format_args!(
                 "there is no option {}; see restart-static --help",
@@ -80,7 +107,7 @@ pub unsafe fn parse(stack: *const usize) -> Options {
     }
     let image =
         image.unwrap_or_else(|| fail(format_args!("which image? See restart-static --help")));
-    Options { image, ids, clock }
+    Options { image, ids, clock, files }
 }
 
 /// The value of `option` that is called `word`.

@@ -4,13 +4,12 @@ use core::ffi::CStr;
 
 use ckpt_image::Invalid;
 use ckpt_image::record::{Attributes, PRCTLS, first, kind, text};
-use ckpt_sys::Escaped;
 use ckpt_sys::call;
 use ckpt_sys::proc::{self, CORE_DUMP_FILTER, OOM_SCORE_ADJUSTMENT};
 use linux_raw_sys::general::{RLIM_NLIMITS, rlimit64};
 
 use crate::image::Image;
-use crate::memory::with_path;
+use crate::paths::{Shown, with_path};
 use crate::report::{OrFail, note};
 
 /// What the image has of it, and the working directory.
@@ -25,7 +24,7 @@ pub fn restore(image: &Image) {
     let (attributes, directory) = of_image(image);
     let directory = text(directory);
     with_path(directory, call::chdir)
-        .or_fail(format_args!("{}, the program's working directory", Escaped(directory)));
+        .or_fail(format_args!("{}, the program's working directory", Shown(directory)));
     call::umask(attributes.umask);
     if let Err(errno) = call::personality(attributes.personality).map(drop) {
         note(format_args!("the personality is not restored: {errno}"));

@@ -11,8 +11,10 @@ use ckpt_image::files::NO_NAME;
 use ckpt_sys::call::{Fd, File, file_system, same_open_file};
 use ckpt_sys::descriptor::Kind;
 use ckpt_sys::lines::number;
+use ckpt_sys::locks::{self, Lock};
 use ckpt_sys::proc::value_of;
-use ckpt_sys::{Escaped, SocketObstacle};
+use ckpt_sys::watch::Watched;
+use ckpt_sys::{Escaped, SocketObstacle, inode};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::Findings;
@@ -29,8 +31,7 @@ pub fn check(process: &Process, found: &mut Findings) {
     };
     let mut all_well = true;
     for (fd, target) in &descriptors {
-        let problems = [obstacle(process, *fd, target), lock(process, *fd, target)];
-        for problem in problems.into_iter().flatten() {
+        if let Some(problem) = obstacle(process, *fd, target) {
             all_well = false;
             found.no(format!("descriptor {fd} {problem}"));
         }
@@ -55,27 +56,34 @@ fn obstacle(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
     let kind = Kind::of(metadata.mode(), metadata.rdev(), metadata.nlink(), target)
         .or_queue(target, || file_system_of(&path));
     let what = match kind {
+        Kind::Kernel => is_gone(target).then(|| format!("{} that is gone", kind.name())),
+        _ if is_place(process, fd) && target.starts_with(b"/") && metadata.nlink() > 0 => None,
         Kind::Regular if is_lost(process, fd, target, &metadata) => {
-            "a file that is no longer under its name".to_owned()
+            Some("a file that is no longer under its name".to_owned())
         }
         Kind::Memfd if file_system_of(&path) == Some(libc::HUGETLBFS_MAGIC as u32) => {
-            "a memfd of huge pages".to_owned()
+            Some("a memfd of huge pages".to_owned())
         }
-        Kind::Regular
-        | Kind::DeletedFile
-        | Kind::Memfd
-        | Kind::Directory
-        | Kind::PlainDevice
-        | Kind::EventCounter
-        | Kind::Timer
-        | Kind::Signals
-        | Kind::Epoll => return None,
-        Kind::Pipe | Kind::Fifo => pipe(process, fd, target)?,
-        Kind::Process => pidfd(process, fd)?,
-        Kind::MessageQueue => queue(process, &path, target)?,
-        Kind::Socket => socket(process, fd, metadata.ino())?,
-        other => other.name().to_owned(),
-    };
+        Kind::Regular | Kind::Directory | Kind::PlainDevice => broken_lease(process, fd),
+        Kind::DeletedFile | Kind::Memfd => {
+            broken_lease(process, fd).or_else(|| locked_away(process, kind, &metadata))
+        }
+        Kind::EventCounter | Kind::Timer | Kind::Signals | Kind::Epoll => {
+            other_lock(process, fd, kind)
+        }
+        Kind::Pipe | Kind::Fifo => {
+            pipe(process, fd, target).or_else(|| other_lock(process, fd, kind))
+        }
+        Kind::Inotify => watch(process, fd).or_else(|| other_lock(process, fd, kind)),
+        Kind::Process => pidfd(process, fd).or_else(|| other_lock(process, fd, kind)),
+        Kind::MessageQueue => {
+            queue(process, &path, target).or_else(|| other_lock(process, fd, kind))
+        }
+        Kind::Socket => {
+            socket(process, fd, metadata.ino()).or_else(|| other_lock(process, fd, kind))
+        }
+        other => Some(other.name().to_owned()),
+    }?;
     // A standard stream becomes that of the restart, and so do its duplicates.
     let is_standard =
         (0..=2).any(|other| same_open_file(process.pid, Fd(other), Fd(fd)) == Ok(true));
@@ -90,7 +98,7 @@ fn is_lost(process: &Process, fd: i32, target: &[u8], metadata: &Metadata) -> bo
     let Some(gone) = target.strip_suffix(NO_NAME) else { return !is_it(path) };
     let directory = Path::new(OsStr::from_bytes(gone)).parent().map(fs::read_dir);
     let mut entries = directory.into_iter().flatten().flatten().flatten();
-    let is_read = access_mode(process, fd) == Some(libc::O_RDONLY);
+    let is_read = mode(process, fd) == Some(libc::O_RDONLY);
     !is_it(path) && !is_read && !entries.any(|entry| is_it(&entry.path()))
 }
 
@@ -101,18 +109,12 @@ fn file_system_of(path: &str) -> Option<u32> {
     file_system(file.fd()).ok()
 }
 
-/// Whether descriptor `fd` was opened to be read, written, or both (`O_ACCMODE`).
-fn access_mode(process: &Process, fd: i32) -> Option<i32> {
-    let info = process.read(&format!("fdinfo/{fd}")).ok()?;
-    number(value_of(&info, b"flags")?, 8).map(|flags| flags as i32 & libc::O_ACCMODE)
-}
-
 /// What a pipe is, unless it is the process's own: it has both ends, or nobody has the other one.
 fn pipe(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
-    let mode = |fd: i32| access_mode(process, fd);
-    let own = mode(fd)?;
+    let own = mode(process, fd)?;
     let all = process.descriptors().ok()?;
-    let ends = all.iter().filter(|(_, other)| other == target).filter_map(|(fd, _)| mode(*fd));
+    let ends =
+        all.iter().filter(|(_, other)| other == target).filter_map(|(fd, _)| mode(process, *fd));
     if own == libc::O_RDWR || ends.clone().any(|end| end != own) {
         return None;
     }
@@ -166,8 +168,67 @@ fn socket(process: &Process, fd: i32, inode: u64) -> Option<String> {
 }
 
 /// The locks that descriptor `fd` holds.
-fn lock(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
+fn locks_of(process: &Process, fd: i32) -> Vec<Lock> {
+    let info = process.read(&format!("fdinfo/{fd}")).unwrap_or_default();
+    let lines = info.split(|&byte| byte == b'\n').filter(|line| line.starts_with(b"lock:"));
+    lines.filter_map(Lock::parse).collect()
+}
+
+/// A file whose lease is being taken back, if it is one.
+fn broken_lease(process: &Process, fd: i32) -> Option<String> {
+    let broken = locks_of(process, fd).iter().any(|lock| lock.kind == locks::Kind::BrokenLease);
+    broken.then(|| "a file whose lease is being taken back".to_owned())
+}
+
+/// A lock on what is no file.
+fn other_lock(process: &Process, fd: i32, kind: Kind) -> Option<String> {
+    let locked = !locks_of(process, fd).is_empty();
+    locked.then(|| format!("{} on which the program holds a lock", kind.name()))
+}
+
+/// A file that cannot be read without a lock's being lost, if it is one.
+fn locked_away(process: &Process, kind: Kind, file: &Metadata) -> Option<String> {
+    let same = |other: i32| {
+        let other = fs::metadata(format!("/proc/{}/fd/{other}", process.pid));
+        other.is_ok_and(|other| (other.dev(), other.ino()) == (file.dev(), file.ino()))
+    };
+    let all = process.descriptors().ok()?;
+    let all: Vec<_> = all.iter().map(|(fd, _)| *fd).filter(|&other| same(other)).collect();
+    let readable = |&fd: &i32| mode(process, fd).is_some_and(|mode| mode != libc::O_WRONLY);
+    let locked = |&fd: &i32| !locks_of(process, fd).is_empty();
+    (!all.iter().any(readable) && all.iter().any(locked))
+        .then(|| format!("{} that is locked, and that the program cannot read", kind.name()))
+}
+
+/// An inotify queue of which a watched file is not found, if it is one.
+fn watch(process: &Process, fd: i32) -> Option<String> {
     let info = process.read(&format!("fdinfo/{fd}")).ok()?;
-    let locked = info.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"lock:"));
-    locked.then(|| format!("holds a lock on {}, which cannot be restored", Escaped(target)))
+    let directory = format!("/proc/{}", process.pid);
+    let lines = info.split(|&byte| byte == b'\n');
+    let lost = lines
+        .filter_map(Watched::parse)
+        .find(|watched| inode::path_of(&directory, watched.inode).is_none())?;
+    let (number, inode) = (lost.number, lost.inode.number);
+    Some(format!("an inotify queue whose watch {number} is of a file not found, inode {inode}"))
+}
+
+/// Whether there is nothing at `path` any more.
+fn is_gone(path: &[u8]) -> bool {
+    fs::symlink_metadata(OsStr::from_bytes(path)).is_err()
+}
+
+/// Whether descriptor `fd` is known by its path alone (`O_PATH`).
+fn is_place(process: &Process, fd: i32) -> bool {
+    flags(process, fd).is_some_and(|flags| flags & libc::O_PATH != 0)
+}
+
+/// Whether descriptor `fd` is for reading, writing or both.
+fn mode(process: &Process, fd: i32) -> Option<i32> {
+    flags(process, fd).map(|flags| flags & libc::O_ACCMODE)
+}
+
+/// The flags of open(2).
+fn flags(process: &Process, fd: i32) -> Option<i32> {
+    let info = process.read(&format!("fdinfo/{fd}")).ok()?;
+    number(value_of(&info, b"flags")?, 8).map(|flags| flags as i32)
 }

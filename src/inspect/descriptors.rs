@@ -5,8 +5,8 @@ use std::io::Write;
 use anyhow::Result;
 use ckpt_image::Head;
 use ckpt_image::files::{
-    Descriptor, EventCounter, FileTimer, Message, Pipe, Queue, QueueMessage, Socket, Watched,
-    descriptor,
+    Descriptor, EventCounter, FileTimer, Lock, Message, Pipe, Queue, QueueMessage, Socket, Watch,
+    WatchQueue, Watched, descriptor, lock,
 };
 use ckpt_image::record::{self, all_with_tails, first, kind};
 use ckpt_sys::Escaped;
@@ -62,6 +62,9 @@ fn kind_of(kind: u32) -> &'static str {
         descriptor::MEMFD => "memfd",
         descriptor::SHARED_MEMORY => "shared",
         descriptor::MESSAGE_QUEUE => "queue",
+        descriptor::INOTIFY => "inotify",
+        descriptor::PLACE => "place",
+        descriptor::KERNEL => "kernel",
         _ => "?",
     }
 }
@@ -100,10 +103,39 @@ fn described(record: &Descriptor, state: &[u8]) -> String {
             let count = all_with_tails::<QueueMessage>(messages).count();
             format!("{count} messages of at most {}", queue.most)
         }),
-        _ if record.has_contents() => Ok(Bytes(record.size).to_string()),
+        descriptor::INOTIFY => first::<WatchQueue>(state).map(|(queue, watches)| {
+            let watches = all_with_tails::<Watch>(watches).map(|(watch, path)| {
+                format!("{} {} for {:#x}", watch.number, Escaped(path), watch.mask)
+            });
+            format!("{} unread; {}", Bytes(queue.unread), joined(watches))
+        }),
+        kind if descriptor::WITH_LOCKS.contains(&kind) => {
+            let size = record.has_contents().then(|| Bytes(record.size).to_string());
+            Ok(joined(
+                size.into_iter().chain(record::all::<Lock>(state).map(|lock| lock_of(&lock))),
+            ))
+        }
         _ => Ok(String::new()),
     };
     words.unwrap_or_else(|why| why.to_string())
+}
+
+/// A lock in words.
+fn lock_of(lock: &Lock) -> String {
+    let kind = match lock.kind {
+        lock::POSIX => "POSIX lock",
+        lock::OPEN_FILE => "lock of the open file",
+        lock::WHOLE => "lock",
+        lock::LEASE => "lease",
+        _ => "?",
+    };
+    let sharing = if lock.exclusive == 0 { "shared" } else { "exclusive" };
+    let range = match (lock.start, lock.length) {
+        (0, 0) => String::new(),
+        (start, 0) => format!(" from {start}"),
+        (start, length) => format!(" {start}-{}", start.saturating_add(length) - 1),
+    };
+    format!("{sharing} {kind}{range}")
 }
 
 /// The flags of open(2) that are the same everywhere, in words.

@@ -145,12 +145,16 @@ impl Drop for File {
 
 mod contents;
 mod ipc;
+mod locks;
 mod objects;
 mod sockets;
+mod watch;
 pub use contents::*;
 pub use ipc::*;
+pub use locks::*;
 pub use objects::*;
 pub use sockets::*;
+pub use watch::*;
 
 // Files.
 
@@ -215,7 +219,12 @@ pub fn fstat(fd: Fd) -> Result<stat> {
 
 /// stat(2).
 pub fn stat(path: &CStr) -> Result<stat> {
-    filled(|into| call!(__NR_newfstatat, AT_FDCWD, path, into, 0_u32))
+    status_at(path, 0)
+}
+
+/// fstatat(2) with `flags`, from the working directory.
+pub fn status_at(path: &CStr, flags: u32) -> Result<stat> {
+    filled(|into| call!(__NR_newfstatat, AT_FDCWD, path, into, flags))
 }
 
 /// readlink(2). A link that fills the buffer may have been longer: `ENAMETOOLONG`.

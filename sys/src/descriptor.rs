@@ -16,8 +16,8 @@ pub enum Kind {
     DeletedDirectory,
     /// memfd_create(2).
     Memfd,
-    /// A file of `/proc`.
-    Proc,
+    /// A file or directory of `/proc` or `/sys`.
+    Kernel,
     /// A POSIX message queue (mq_open(3)).
     MessageQueue,
     /// A name space (namespaces(7)).
@@ -66,7 +66,7 @@ impl Kind {
     pub fn of(mode: u32, device: u64, names: u64, target: &[u8]) -> Self {
         match mode & S_IFMT {
             S_IFREG if target.starts_with(b"/memfd:") => Self::Memfd,
-            S_IFREG if target.starts_with(b"/proc/") => Self::Proc,
+            S_IFREG | S_IFDIR if is_kernels(target) => Self::Kernel,
             S_IFREG if is_process(target) => Self::Process,
             S_IFREG if !target.starts_with(b"/") => Self::Namespace,
             S_IFREG if names == 0 => Self::DeletedFile,
@@ -127,7 +127,7 @@ impl Kind {
             Self::Directory => "a directory",
             Self::DeletedDirectory => "a deleted directory",
             Self::Memfd => "a memfd",
-            Self::Proc => "a file of /proc",
+            Self::Kernel => "a file of /proc or /sys",
             Self::MessageQueue => "a message queue",
             Self::Namespace => "a name space",
             Self::PlainDevice => "a plain device",
@@ -161,6 +161,11 @@ pub fn is_shared_memory(path: &[u8]) -> bool {
 pub fn is_segment(name: &[u8]) -> bool {
     let key = name.strip_prefix(b"/SYSV").and_then(|name| name.strip_suffix(b" (deleted)"));
     key.is_some_and(|key| key.len() == 8 && key.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// `/proc` is where it always is, and so is `/sys`.
+fn is_kernels(target: &[u8]) -> bool {
+    target.starts_with(b"/proc/") || target.starts_with(b"/sys/")
 }
 
 /// A pidfd has an inode of its own file system since Linux 6.9.

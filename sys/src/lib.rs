@@ -8,7 +8,8 @@
 //! * [`Errno`]: what they answer, by name;
 //! * [`descriptor`]: what a descriptor is;
 //! * [`Line`]: text in a fixed buffer, for the one line that says what went wrong;
-//! * [`lines`], [`maps`], [`proc`](mod@proc): readers of `/proc`;
+//! * [`lines`], [`maps`], [`locks`], [`proc`](mod@proc): readers of `/proc`;
+//! * [`inode`]: the path of a file of which only the inode is known;
 //! * [`SocketObstacle`]: why a socket cannot be restored;
 //! * [`timer`]: how a timer is set so that it goes on where it was;
 //! * [`UnixSocket`]: what the kernel tells of one.
@@ -17,13 +18,16 @@
 pub mod call;
 pub mod descriptor;
 mod errno;
+pub mod inode;
 mod line;
 pub mod lines;
+pub mod locks;
 pub mod maps;
 pub mod proc;
 mod socket;
 pub mod timer;
 mod unix_socket;
+pub mod watch;
 
 pub use call::Fd;
 pub use errno::Errno;

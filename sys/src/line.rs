@@ -38,6 +38,11 @@ impl<const N: usize> Line<N> {
         self.length += room;
     }
 
+    /// Cuts off all but the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+
     /// The text up to the NUL that was written into it, as a path.
     pub fn as_path(&self) -> &CStr {
         CStr::from_bytes_until_nul(self.as_bytes()).unwrap_or(c"")

@@ -255,37 +255,56 @@ pub fn for_each_number<E: From<Errno>>(
     buffer: &mut [u8],
     mut each: impl FnMut(Fd, u64) -> Result<(), E>,
 ) -> Result<(), E> {
-    for_each_entry(path, buffer, |directory, _, name| match number(name, 10) {
-        Some(number) => each(directory, number),
+    let directory = open_directory(path)?;
+    for_each_entry(&directory, buffer, |entry| match number(entry.name, 10) {
+        Some(number) => each(directory.fd(), number),
         None => Ok(()),
     })
 }
 
-/// Calls `each` with the descriptor of a directory, and inode and name of everything in it.
+/// What a directory has: `struct linux_dirent64` (getdents(2)).
+pub struct Entry<'a> {
+    /// The inode.
+    pub inode: u64,
+    /// `DT_DIR` and so on.
+    pub kind: u8,
+    /// The name.
+    pub name: &'a [u8],
+}
+
+/// A directory to be listed.
 ///
 /// # Errors
 ///
-/// Those of open(2) and getdents(2); what `each` fails with ends the listing.
+/// Those of open(2).
+pub fn open_directory(path: &CStr) -> Result<call::File, Errno> {
+    call::File::open(path, linux_raw_sys::general::O_DIRECTORY)
+}
+
+/// Calls `each` with every entry of a directory.
+///
+/// # Errors
+///
+/// Those of getdents(2); what `each` fails with ends the listing.
 pub fn for_each_entry<E: From<Errno>>(
-    path: &CStr,
+    directory: &call::File,
     buffer: &mut [u8],
-    mut each: impl FnMut(Fd, u64, &[u8]) -> Result<(), E>,
+    mut each: impl FnMut(&Entry<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    use linux_raw_sys::general::O_DIRECTORY;
-    const NAME: usize = 19; // where the name begins in a struct linux_dirent64 (getdents(2))
-    let directory = call::File::open(path, O_DIRECTORY)?;
+    /// Where the name begins.
+    const NAME: usize = 19;
     loop {
         let filled = call::getdents64(directory.fd(), buffer)?;
         if filled == 0 {
             return Ok(());
         }
         let mut entries = &buffer[..filled];
-        while entries.len() > NAME {
-            let length = usize::from(u16::from_ne_bytes([entries[16], entries[17]]));
-            let name = &entries[NAME..length];
+        while let Some((head, rest)) = entries.split_first_chunk::<NAME>() {
+            let length = usize::from(u16::from_ne_bytes([head[16], head[17]]));
+            let name = &rest[..length - NAME];
             let name = name.split(|&byte| byte == 0).next().unwrap_or(name);
-            let inode = entries[..8].iter().rev().fold(0, |all, &byte| all << 8 | u64::from(byte));
-            each(directory.fd(), inode, name)?;
+            let inode = head.first_chunk().map_or(0, |inode| u64::from_ne_bytes(*inode));
+            each(&Entry { inode, kind: head[18], name })?;
             entries = &entries[length..];
         }
     }

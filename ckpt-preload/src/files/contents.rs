@@ -7,14 +7,12 @@ use bytemuck::{Zeroable, bytes_of};
 use ckpt_image::files::{Descriptor, Extent, FileContents, NO_NAME, descriptor};
 use ckpt_image::record::{self, all_with_tails, kind};
 use ckpt_image::{Full, NoteWriter};
-use ckpt_sys::call::{self, Fd, File};
+use ckpt_sys::Errno;
+use ckpt_sys::call::{self, Fd};
 use ckpt_sys::descriptor::is_shared_memory;
-use ckpt_sys::{Errno, Line, proc};
-use linux_raw_sys::general::{
-    F_DUPFD_CLOEXEC, HUGETLBFS_MAGIC, O_ACCMODE, O_NONBLOCK, O_PATH, O_RDONLY,
-};
+use linux_raw_sys::general::{HUGETLBFS_MAGIC, O_ACCMODE, O_PATH, O_RDONLY};
 
-use super::{Found, Obstacle, regular};
+use super::{Found, Obstacle, Reader, regular};
 use crate::report::{Failure, OrReport};
 
 /// Extents with at most so many bytes between them become one.
@@ -46,39 +44,20 @@ pub fn capture_named(found: &Found<'_>, record: &Descriptor) -> Option<Result<u3
     (lost && regular::is_under_its_name(found).is_err()).then(|| capture_deleted(found))
 }
 
-/// Refuses a file that cannot be read, or must not be opened for it: by the close that follows the
-/// process would lose its locks (fcntl_locking(2)).
+/// Refuses a file that cannot be read, or not without the process's losing a lock on it.
 fn can_be_copied(found: &Found<'_>) -> Result<(), Obstacle> {
-    proc::for_each_descriptor(|fd| {
-        let status = call::fstat(fd)?;
-        let own = (found.status.st_dev, found.status.st_ino);
-        if (status.st_dev, status.st_ino) == own
-            && regular::has_lock(super::read_info(fd, &mut [0; 1024])?)
-        {
-            return Err(Obstacle::new(format_args!("{}", regular::LOCKED)));
-        }
-        Ok(())
-    })?;
     let mut byte = 0;
-    let read = open_to_read(found.fd).and_then(|(file, _)| {
+    let read = Reader::of(found.fd).and_then(|file| {
         // SAFETY: there is room for a byte.
         unsafe { call::pread(file.fd(), &raw mut byte, 1, 0) }
     });
     let name = found.kind.name();
-    read.map(drop).map_err(|why| Obstacle::new(format_args!("{name} that cannot be read ({why})")))
-}
-
-/// The file of a descriptor, to be read from, and whether it may be sought in: a descriptor shares its
-/// offset with the program. It is opened anew, since it may be open for writing only.
-pub fn open_to_read(fd: Fd) -> Result<(File, bool), Errno> {
-    let path = Line::<64>::of(format_args!("/proc/thread-self/fd/{}\0", fd.0));
-    match File::open(path.as_path(), O_NONBLOCK) {
-        Ok(file) => Ok((file, true)),
-        Err(why) => {
-            let copy = call::fcntl(fd, F_DUPFD_CLOEXEC, 0).map_err(|_| why)?;
-            Ok((File::from_fd(Fd(copy as i32)), false))
+    read.map(drop).map_err(|why| match why {
+        Errno::EBUSY => {
+            Obstacle::new(format_args!("{name} that is locked, and that the program cannot read"))
         }
-    }
+        _ => Obstacle::new(format_args!("{name} that cannot be read ({why})")),
+    })
 }
 
 /// Notes which files have contents in the image, and where in them there are any. The descriptors' records
@@ -111,7 +90,7 @@ fn next_file(descriptors: &[u8], last: i32) -> Option<Descriptor> {
 fn note_file(notes: &mut NoteWriter<'_>, descriptor: &Descriptor) -> Result<(), Failure> {
     let fd = Fd(descriptor.fd);
     let status = call::fstat(fd)?;
-    let (source, seekable) = open_to_read(fd)?;
+    let source = Reader::of(fd)?;
     let seals = if descriptor.kind == descriptor::MEMFD { call::seals(source.fd())? } else { 0 };
     let mut file = FileContents {
         fd: fd.0,
@@ -127,7 +106,7 @@ fn note_file(notes: &mut NoteWriter<'_>, descriptor: &Descriptor) -> Result<(), 
     let mut position = 0;
     while position < descriptor.size {
         let rest = position..descriptor.size;
-        let data = if seekable { call::data_in(source.fd(), rest) } else { rest };
+        let data = if source.is_seekable() { call::data_in(source.fd(), rest) } else { rest };
         if data.start <= pending.start + pending.length + CLOSE {
             pending.length = data.end - pending.start;
         } else {

@@ -20,9 +20,10 @@ pub fn find(shown: &[u8], inode: u64) -> Option<Path> {
         path
     };
     let mut found = None;
-    let _ = proc::for_each_entry(with_name(b"").as_path(), &mut [0; 1024], |_, other, name| {
-        let path = with_name(name);
-        if other == inode && call::stat(path.as_path()).is_ok_and(|it| it.st_ino == inode) {
+    let directory = proc::open_directory(with_name(b"").as_path()).ok()?;
+    let _ = proc::for_each_entry(&directory, &mut [0; 1024], |entry| {
+        let path = with_name(entry.name);
+        if entry.inode == inode && call::stat(path.as_path()).is_ok_and(|it| it.st_ino == inode) {
             found = Some(path);
             return Err(Errno::EEXIST); // That is enough.
         }

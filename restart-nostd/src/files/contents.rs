@@ -10,7 +10,7 @@ use ckpt_image::files::{Descriptor, Extent, FileContents, descriptor, shown};
 use ckpt_image::record::{Mapping, all};
 use ckpt_image::{Checksum, Head, Invalid};
 use ckpt_sys::call::{self, Fd, File};
-use ckpt_sys::{Errno, Escaped, Line, proc};
+use ckpt_sys::{Errno, Line, proc};
 use linux_raw_sys::general::{
     F_SEAL_SEAL, MFD_ALLOW_SEALING, MFD_EXEC, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW,
     O_PATH, O_RDWR, O_TMPFILE, SEEK_SET,
@@ -19,7 +19,7 @@ use linux_raw_sys::general::{
 use super::{Restored, descriptors, move_beyond};
 use crate::contents::{for_each_chunk, write_differences};
 use crate::image::Image;
-use crate::memory::with_path;
+use crate::paths::{Shown, is_moved, with_name, with_path};
 use crate::report::{OrFail, fail};
 
 /// The flags of open(2) that are for a path, and not for what is opened.
@@ -30,20 +30,20 @@ pub fn check_shared_memory(head: &Head<'_>, path: &[u8], inode: u64) {
     let same_boot = head.process().0.boot_id == proc::boot_id();
     match with_path(path, call::stat) {
         Err(Errno::ENOENT) => {}
-        Ok(there) if same_boot && there.st_ino == inode => {}
+        Ok(there) if is_moved(path) || same_boot && there.st_ino == inode => {}
         Ok(_) => fail(format_args!(
             "{}, which the program shares, is now another file of that name; remove it, and it is made \
              again",
-            Escaped(path)
+            Shown(path)
         )),
-        Err(why) => Err::<(), _>(why).or_fail(format_args!("{}", Escaped(path))),
+        Err(why) => Err::<(), _>(why).or_fail(format_args!("{}", Shown(path))),
     }
 }
 
 /// Makes a file and its descriptor; of a file with several the first one makes it.
 pub fn restore(restored: &Restored<'_>) {
     let Restored { record, path, .. } = *restored;
-    let step = format_args!("making {} again for descriptor {}", Escaped(path), record.fd);
+    let step = format_args!("making {} again for descriptor {}", Shown(path), record.fd);
     let first = restored.first_of_file();
     let opened = match record.kind {
         descriptor::SHARED_MEMORY => {
@@ -80,7 +80,7 @@ pub fn reopen(fd: Fd, flags: u32) -> Result<Fd, Errno> {
 
 /// A memfd with nothing in it.
 pub fn make_memfd(name: &[u8]) -> Result<Fd, Errno> {
-    with_path(name, |name| {
+    with_name(name, |name| {
         // Before Linux 6.3 there is but one kind; where the other one is forced, so be it.
         call::memfd_create(name, MFD_ALLOW_SEALING | MFD_EXEC)
             .or_else(|_| call::memfd_create(name, MFD_ALLOW_SEALING))
@@ -103,16 +103,17 @@ pub fn make_deleted(path: &[u8]) -> Result<Fd, Errno> {
 fn make_and_unlink(directory: &[u8]) -> Result<Fd, Errno> {
     let mut path = Line::<4096>::new();
     path.push(directory);
-    path.push(Line::<32>::of(format_args!("/.ckpt-{}\0", call::getpid())).as_bytes());
-    let made =
-        call::openat(path.as_path(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0o600)?;
-    call::unlink(path.as_path())?;
-    Ok(made)
+    path.push(Line::<32>::of(format_args!("/.ckpt-{}", call::getpid())).as_bytes());
+    with_path(path.as_bytes(), |path| {
+        let made = call::openat(path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0o600)?;
+        call::unlink(path)?;
+        Ok(made)
+    })
 }
 
 /// Makes a file in `/dev/shm` again if it is gone. Until its contents are written it has but zeros.
 pub fn make_shared_memory(path: &[u8], size: u64) {
-    let step = format_args!("making {} again", Escaped(path));
+    let step = format_args!("making {} again", Shown(path));
     let flags = O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | O_CLOEXEC;
     match with_path(path, |path| call::openat(path, flags, 0o600)) {
         Err(Errno::EEXIST) => {}
@@ -149,7 +150,7 @@ pub fn of_mapping(
     mode: u32,
 ) -> Option<File> {
     let (record, path) = descriptor_of(image, head, mapping, name)?;
-    let step = format_args!("opening {}, which the program has mapped", Escaped(path));
+    let step = format_args!("opening {}, which the program has mapped", Shown(path));
     Some(File::from_fd(reopen(Fd(record.fd), mode | O_CLOEXEC).or_fail(step)))
 }
 
@@ -167,7 +168,7 @@ pub fn finish(restored: &Restored<'_>) {
     if !record.has_contents() || restored.first_of_file().fd != record.fd {
         return;
     }
-    let step = format_args!("writing {} for descriptor {}", Escaped(path), record.fd);
+    let step = format_args!("writing {} for descriptor {}", Shown(path), record.fd);
     let file = File::from_fd(reopen(Fd(record.fd), O_RDWR | O_CLOEXEC).or_fail(step));
     if record.kind == descriptor::SHARED_MEMORY {
         call::ftruncate(file.fd(), record.size).or_fail(step);
@@ -179,7 +180,7 @@ pub fn finish(restored: &Restored<'_>) {
     let _ = call::fchmod(file.fd(), contents.mode & 0o7777);
     let _ = call::set_modified(file.fd(), record.mtime, record.mtime_nsec);
     if record.kind == descriptor::MEMFD && contents.seals != 0 {
-        seal(file.fd(), contents.seals).or_fail(format_args!("sealing {}", Escaped(path)));
+        seal(file.fd(), contents.seals).or_fail(format_args!("sealing {}", Shown(path)));
     }
 }
 
@@ -195,7 +196,7 @@ fn seal(fd: Fd, seals: u32) -> Result<(), Errno> {
 /// Lets a file hold what the image has: where nothing is stored it gets holes.
 fn load(restored: &Restored<'_>, into: Fd) {
     let Restored { record, path, .. } = *restored;
-    let step = format_args!("writing {} for descriptor {}", Escaped(path), record.fd);
+    let step = format_args!("writing {} for descriptor {}", Shown(path), record.fd);
     let mut end = 0;
     for_each_part(restored, |bytes, start| {
         clear(into, end..start).or_fail(step);

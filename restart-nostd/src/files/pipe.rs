@@ -7,13 +7,13 @@
 use ckpt_image::files::{Message, Pipe, descriptor};
 use ckpt_image::record::all_with_tails;
 use ckpt_sys::call::{self, Fd, File};
-use ckpt_sys::{Errno, Escaped, Line};
+use ckpt_sys::{Errno, Line};
 use linux_raw_sys::general::{
     F_DUPFD_CLOEXEC, F_SETFL, F_SETPIPE_SZ, O_ACCMODE, O_CLOEXEC, O_DIRECT, O_NONBLOCK, O_RDWR,
 };
 
 use super::{Restored, descriptors, move_beyond};
-use crate::memory::with_path;
+use crate::paths::{Shown, with_path};
 use crate::report::{OrFail, note};
 
 /// Makes all descriptors of a pipe, if this is the first of them.
@@ -49,7 +49,7 @@ pub fn restore(restored: &Restored<'_>) {
 fn make(restored: &Restored<'_>) -> [File; 2] {
     let step = format_args!("making the pipe {}", restored.record.fd);
     let ends = if restored.record.kind == descriptor::FIFO {
-        let step = format_args!("opening the FIFO {}", Escaped(restored.path));
+        let step = format_args!("opening the FIFO {}", Shown(restored.path));
         let both = with_path(restored.path, |path| call::openat(path, O_RDWR | O_CLOEXEC, 0));
         let both = both.or_fail(step);
         let again = call::fcntl(both, F_DUPFD_CLOEXEC, 0).or_fail(step);

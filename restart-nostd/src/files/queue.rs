@@ -9,7 +9,7 @@ use linux_raw_sys::general::{O_CLOEXEC, O_CREAT, O_EXCL, O_NONBLOCK, O_RDWR};
 
 use super::contents::reopen;
 use super::{Restored, move_beyond};
-use crate::memory::with_path;
+use crate::paths::with_name as with_path;
 use crate::report::{OrFail, fail};
 
 /// Refuses a queue that is not the one that the program had; if it is gone it will be made again.
