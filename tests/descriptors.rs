@@ -170,3 +170,10 @@ kinds! { "holds_files":
     files_of_the_kernel "kernel",
     files_of_threads "threads",
 }
+
+kinds! { "holds_terminals":
+    a_pseudo_terminal_that_reads_lines "lines",
+    a_pseudo_terminal_with_bytes_on_their_way "keys",
+    a_pseudo_terminal_in_packet_mode "packets",
+    pseudo_terminals_with_one_end_open "masters",
+}

@@ -156,21 +156,29 @@ fn an_io_uring_by_force() {
 
 #[test]
 fn a_pipe_to_another_process() {
+    refuses_what_a_grandchild_has("ends = os.pipe()", "os.close(ends[1])", "a pipe to process");
+}
+
+/// What `setting` opens as descriptor 3 is open in another process, too, and refused with `kind` and that
+/// process's number when `then` has been done.
+fn refuses_what_a_grandchild_has(setting: &str, then: &str, kind: &str) {
     each_user(|place| {
         // A grandchild, which is nobody's child any more.
         let mut run = python(
             place,
-            "ends = os.pipe(); others = os.pipe()\n\
-             if os.fork() == 0:\n    \
-                 if os.fork() == 0:\n        \
-                     signal.alarm(300); os.write(others[1], str(os.getpid()).encode())\n        \
-                     signal.pause()\n    \
-                 os._exit(0)\n\
-             os.wait(); os.close(ends[1]); grandchild = os.read(others[0], 100)\n\
-             print(grandchild.decode(), file=open('grandchild', 'w'))",
+            &format!(
+                "{setting}; others = os.pipe()\n\
+                 if os.fork() == 0:\n    \
+                     if os.fork() == 0:\n        \
+                         signal.alarm(300); os.write(others[1], str(os.getpid()).encode())\n        \
+                         signal.pause()\n    \
+                     os._exit(0)\n\
+                 os.wait(); {then}; grandchild = os.read(others[0], 100)\n\
+                 print(grandchild.decode(), file=open('grandchild', 'w'))"
+            ),
         );
         let grandchild = place.text("grandchild").trim().parse().expect("its number");
-        run.refuses(&["descriptor 3", "a pipe to process", &format!("{grandchild}")]);
+        run.refuses(&["descriptor 3", kind, &format!("{grandchild}")]);
         // SAFETY: a system call without pointers. The grandchild waits to be killed.
         unsafe { libc::kill(grandchild, libc::SIGKILL) };
         is_unharmed(run);
@@ -287,8 +295,20 @@ fn a_lock_on_what_is_no_file() {
 }
 
 #[test]
-fn a_terminal_that_is_no_standard_stream() {
-    refuses_descriptor("ends = os.openpty()", "/dev/");
+fn a_pseudo_terminal_on_which_another_process_is() {
+    refuses_what_a_grandchild_has(
+        "ends = os.openpty()",
+        "os.close(ends[1])",
+        "a pseudo-terminal on which process",
+    );
+}
+
+#[test]
+fn a_pseudo_terminal_with_lines_that_have_not_been_read() {
+    refuses_descriptor(
+        "ends = os.openpty(); os.write(ends[0], b'a line\\n'); select.select([ends[1]], [], [])",
+        "typed and not read",
+    );
 }
 
 /// A checkpoint that was refused can be had when the reason is gone.

@@ -70,6 +70,7 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
     memory::capture(&mut notes, mappings)?;
     process::capture_attributes(&mut notes, text)?;
     process::capture_clocks(&mut notes)?;
+    process::capture_session(&mut notes)?;
 
     let page_map = PageMap::open(config().page_size)
         .or_report(format_args!("opening /proc/thread-self/pagemap"))?;

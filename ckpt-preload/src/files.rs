@@ -21,6 +21,7 @@ mod reader;
 mod regular;
 mod sent;
 mod socket;
+mod terminal;
 
 pub use names::find as find_name;
 pub use reader::Reader;
@@ -36,7 +37,9 @@ use ckpt_sys::call::{self, Fd};
 use ckpt_sys::descriptor::Kind;
 use ckpt_sys::lines::number;
 use ckpt_sys::{Errno, Escaped, Line, proc};
-use linux_raw_sys::general::{F_GETSIG, FASYNC, O_CLOEXEC, O_PATH, O_TMPFILE, stat};
+use linux_raw_sys::general::{
+    F_GETFD, F_GETSIG, FASYNC, FD_CLOEXEC, O_CLOEXEC, O_PATH, O_TMPFILE, stat,
+};
 
 use self::sent::Passed;
 use crate::config::{PATH, config};
@@ -161,7 +164,7 @@ fn capture_one(
             record.kind = substitute(&found, what)?;
         }
     }
-    if record.kind == descriptor::INHERITED && fd.0 <= 2 {
+    if [descriptor::INHERITED, descriptor::TERMINAL].contains(&record.kind) && fd.0 <= 2 {
         // The restart may have three streams where the program had one terminal.
         record.shares = fd.0;
     }
@@ -188,7 +191,12 @@ fn read_info(fd: Fd, text: &mut [u8]) -> Result<&[u8], Errno> {
 /// What any descriptor has.
 fn describe(found: &Found<'_>) -> Descriptor {
     let Found { fd, path, status, .. } = found;
-    let flags = found.value("flags", 8).unwrap_or(0) as u32;
+    // Of the terminal that ioctl(TIOCGPTPEER) opens, fdinfo goes on to say what was said then.
+    let closed_on_exec = match call::fcntl(*fd, F_GETFD, 0) {
+        Ok(flags) if flags & FD_CLOEXEC != 0 => O_CLOEXEC,
+        _ => 0,
+    };
+    let flags = found.value("flags", 8).unwrap_or(0) as u32 & !O_CLOEXEC | closed_on_exec;
     let (owner_kind, owner) = match flags & O_PATH {
         0 => call::owner(*fd).unwrap_or((0, 0)),
         _ => (0, 0),
@@ -273,6 +281,8 @@ fn capture_state(
         Kind::MessageQueue => queue::capture(found, record, notes)?,
         Kind::Socket => socket::capture(found, record, notes)?,
         Kind::Inotify => inotify::capture(found, notes)?,
+        Kind::Terminal => terminal::capture(found, record.flags, notes)?,
+        Kind::TerminalMaster => terminal::capture_master(found, record.flags, notes)?,
         kind => return Err(Obstacle::new(format_args!("{}", kind.name()))),
     };
     locks::capture(found, record.kind, notes)

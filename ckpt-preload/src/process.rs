@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable, bytes_of};
 use ckpt_arch::{CpuState, REGISTERS, SignalFrame, ThreadPointers};
 use ckpt_image::record::{
-    self, Attributes, Clocks, Mapping, PRCTLS, Process, Thread, all_with_tails, kind, mapping,
+    self, Attributes, Clocks, Mapping, PRCTLS, Process, Session, Thread, all_with_tails, kind,
+    mapping,
 };
 use ckpt_image::{NoteWriter, VERSION};
 use ckpt_sys::lines::number;
@@ -227,6 +228,15 @@ pub fn capture_clocks(notes: &mut NoteWriter<'_>) -> Result<(), Failure> {
         boottime_offset: offsets.boottime,
     };
     notes.note(record::NAME, kind::CLOCKS, &[bytes_of(&clocks)])?;
+    Ok(())
+}
+
+/// Notes which process group and session it is in.
+pub fn capture_session(notes: &mut NoteWriter<'_>) -> Result<(), Failure> {
+    let stat = Stat::own().or_report(format_args!("reading /proc/self/stat"))?;
+    let [group, session, terminal] = [5, 6, 7].map(|field| stat.field(field) as u32);
+    let session = Session { group, session, terminal, foreground: stat.field(8) as i32 };
+    notes.note(record::NAME, kind::SESSION, &[bytes_of(&session)])?;
     Ok(())
 }
 

@@ -43,6 +43,13 @@ pub mod descriptor {
     /// [`SocketMessage`](super::SocketMessage)s.
     pub const SOCKET: u32 = 20;
 
+    /// A terminal: [`Terminal`](super::Terminal). It becomes that of the restart.
+    pub const TERMINAL: u32 = 30;
+    /// The other end of a pseudo-terminal of which the process has both: [`Terminal`](super::Terminal),
+    /// [`PseudoTerminal`](super::PseudoTerminal) and [`Message`](super::Message)s.
+    pub const PSEUDO_TERMINAL: u32 = 31;
+    /// The terminal's end of such a one: [`Terminal`](super::Terminal).
+    pub const OWN_TERMINAL: u32 = 32;
     /// An inotify queue: [`WatchQueue`](super::WatchQueue) and its [`Watch`](super::Watch)es.
     pub const INOTIFY: u32 = 40;
     /// What has a path and is not opened (`O_PATH`), by that path.
@@ -58,8 +65,13 @@ pub mod descriptor {
     pub const MESSAGE_QUEUE: u32 = 52;
 
     /// All of them.
-    pub const KNOWN: [core::ops::RangeInclusive<u32>; 4] =
-        [REGULAR..=DELETED, SOCKET..=SOCKET, INOTIFY..=KERNEL, MEMFD..=MESSAGE_QUEUE];
+    pub const KNOWN: [core::ops::RangeInclusive<u32>; 5] = [
+        REGULAR..=DELETED,
+        SOCKET..=SOCKET,
+        TERMINAL..=OWN_TERMINAL,
+        INOTIFY..=KERNEL,
+        MEMFD..=MESSAGE_QUEUE,
+    ];
     /// The kinds whose contents are in the image.
     pub const WITH_CONTENTS: [u32; 3] = [DELETED, MEMFD, SHARED_MEMORY];
     /// The kinds whose state are the [`Lock`](super::Lock)s that the program holds by them.
@@ -488,3 +500,52 @@ impl WithTail for Watch {
         self.name_length as usize
     }
 }
+
+/// A terminal (termios(3)): `struct termios2`, `struct winsize`, and which one it is.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Terminal {
+    /// The modes of what is typed, `c_iflag`,
+    pub input: u32,
+    /// of what is written, `c_oflag`,
+    pub output: u32,
+    /// of the line, `c_cflag`,
+    pub control: u32,
+    /// and of editing and echo, `c_lflag`.
+    pub local: u32,
+    /// The line discipline.
+    pub discipline: u8,
+    /// The keys that mean something, `c_cc`.
+    pub keys: [u8; 19],
+    /// Bits a second of what is typed
+    pub input_speed: u32,
+    /// and written.
+    pub output_speed: u32,
+    /// Rows of the window,
+    pub rows: u16,
+    /// columns,
+    pub columns: u16,
+    /// its width in pixels
+    pub width: u16,
+    /// and its height.
+    pub height: u16,
+    /// The number of its device: both ends of a pseudo-terminal have the same.
+    pub device: u32,
+}
+const_assert_eq!(size_of::<Terminal>(), 56);
+
+/// What a pseudo-terminal has beyond that. Behind it stand the bytes that are on their way: in one
+/// [`Message`] each what has been written to the terminal, and what has been typed.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct PseudoTerminal {
+    /// Whether what is read tells of the terminal's state, too (`TIOCPKT`): 1 or 0.
+    pub packets: u32,
+    /// Whether the terminal's end may not be opened (`TIOCSPTLCK`): 1 or 0.
+    pub locked: u32,
+    /// Whether nobody else may open the terminal's end (`TIOCEXCL`): 1 or 0.
+    pub exclusive: u32,
+    /// Whether the terminal's end has ever been opened and is closed by now: 1 or 0.
+    pub closed: u32,
+}
+const_assert_eq!(size_of::<PseudoTerminal>(), 16);

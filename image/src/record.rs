@@ -47,6 +47,8 @@ pub mod kind {
     pub const FILE_CONTENTS: u32 = 0x434b_000f;
     /// [`Segment`](super::Segment)s of System V shared memory.
     pub const SEGMENTS: u32 = 0x434b_0010;
+    /// [`Session`](super::Session).
+    pub const SESSION: u32 = 0x434b_0012;
 }
 
 /// Who was checkpointed, when and where. Its first two fields never move, so that a reader can
@@ -382,6 +384,21 @@ pub struct Clocks {
     pub boottime_offset: i64,
 }
 const_assert_eq!(size_of::<Clocks>(), 24);
+
+/// Which process group and session the process is in, as `/proc/PID/stat` tells it.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The process group.
+    pub group: u32,
+    /// The session.
+    pub session: u32,
+    /// The number of the controlling terminal's device; 0 if there is none.
+    pub terminal: u32,
+    /// The process group in its foreground, or -1.
+    pub foreground: i32,
+}
+const_assert_eq!(size_of::<Session>(), 16);
 
 /// A run of memory.
 #[repr(C)]

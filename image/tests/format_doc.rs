@@ -3,13 +3,13 @@
 
 use bytemuck::Zeroable;
 use ckpt_image::files::{
-    Descriptor, EventCounter, Extent, FileContents, FileTimer, Lock, Message, Pipe, Queue,
-    QueueMessage, Socket, SocketMessage, SocketOption, Watch, WatchQueue, Watched, descriptor,
-    lock, phase,
+    Descriptor, EventCounter, Extent, FileContents, FileTimer, Lock, Message, Pipe, PseudoTerminal,
+    Queue, QueueMessage, Socket, SocketMessage, SocketOption, Terminal, Watch, WatchQueue, Watched,
+    descriptor, lock, phase,
 };
 use ckpt_image::record::{
     Attributes, Checksums, Clocks, Disposition, IntervalTimer, Layout, Mapping, PRCTLS, Pending,
-    Process, Range, Segment, Thread, Timer, kind, mapping,
+    Process, Range, Segment, Session, Thread, Timer, kind, mapping,
 };
 use ckpt_image::{FileHeader, PREFIX, ProgramHeader, SectionHeader, VERSION, VmFlags};
 
@@ -123,12 +123,18 @@ fn structures() {
     describes!(text, Queue [most longest mode user group reserved]);
     describes!(text, QueueMessage [length priority]);
     describes!(text, Segment [id key size mode user group reserved]);
+    describes!(text, Terminal [
+        input output control local discipline keys input_speed output_speed rows columns width height
+        device
+    ]);
+    describes!(text, PseudoTerminal [packets locked exclusive closed]);
     describes!(text, Attributes [
         limits umask personality prctls core_dump_filter oom_score_adjustment
     ]);
     describes!(text, Clocks [
         boottime monotonic_offset boottime_offset
     ]);
+    describes!(text, Session [group session terminal foreground]);
     describes!(text, Range [
         start end
     ]);
@@ -153,7 +159,7 @@ fn numbers() {
     let notes = &section(text, "Our notes");
     names!(notes, "| type | number |", kind [
         PROCESS MAPPINGS LAYOUT THREADS DISPOSITIONS PENDING INTERVAL_TIMERS TIMERS DESCRIPTORS
-        ATTRIBUTES CPU GUARDS CHECKSUMS CLOCKS FILE_CONTENTS SEGMENTS
+        ATTRIBUTES CPU GUARDS CHECKSUMS CLOCKS FILE_CONTENTS SEGMENTS SESSION
     ], "{:#x}");
     let mappings = &section(text, "`Mapping`");
     names!(mappings, "| kind | number |", mapping [
@@ -164,7 +170,8 @@ fn numbers() {
     ], "{}");
     names!(&section(text, "`Descriptor`"), "| kind | number |", descriptor [
         REGULAR DIRECTORY DEVICE INHERITED FAILING PIPE FIFO EVENT_COUNTER TIMER SIGNALS EPOLL PROCESS
-        DELETED SOCKET INOTIFY PLACE KERNEL MEMFD SHARED_MEMORY MESSAGE_QUEUE
+        DELETED SOCKET TERMINAL PSEUDO_TERMINAL OWN_TERMINAL INOTIFY PLACE KERNEL MEMFD SHARED_MEMORY
+        MESSAGE_QUEUE
     ], "{}");
     names!(&section(text, "`Socket`"), "| phase | number |", phase [
         OPEN LISTENING DIRECTED PAIRED CLOSED

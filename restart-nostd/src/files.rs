@@ -17,11 +17,15 @@ mod kernel;
 mod locks;
 mod options;
 mod pipe;
+mod pseudo_terminal;
 mod queue;
 mod regular;
 mod sent;
 mod socket;
 mod socket_names;
+mod terminal;
+
+pub use terminal::restore_modes;
 
 pub use contents::{
     check_shared_memory, has_contents_of, make_deleted, make_memfd, make_shared_memory, of_mapping,
@@ -174,6 +178,7 @@ pub fn begin(image: &mut Image) {
     if let Ok(stream) = duplicate_beyond(report::stream()) {
         report::redirect(stream);
     }
+    terminal::keep_one();
 }
 
 /// Raises a soft limit as far as it goes, until the program's own is restored.
@@ -249,6 +254,8 @@ fn restore_one(restored: &Restored<'_>) {
         descriptor::MESSAGE_QUEUE => queue::restore(restored),
         descriptor::SOCKET => socket::restore(restored),
         descriptor::INOTIFY => inotify::restore(restored),
+        descriptor::TERMINAL => terminal::restore(restored),
+        descriptor::PSEUDO_TERMINAL => pseudo_terminal::restore(restored),
         _ => {}
     }
 }
@@ -258,7 +265,11 @@ fn share(record: &Descriptor) {
     let fd = Fd(record.fd);
     match call::dup3(Fd(record.shares), fd, record.flags & O_CLOEXEC) {
         // A duplicate of a standard stream that the restart does not have.
-        Err(Errno::EBADF) if record.kind == descriptor::INHERITED => call::close(fd),
+        Err(Errno::EBADF)
+            if [descriptor::INHERITED, descriptor::TERMINAL].contains(&record.kind) =>
+        {
+            call::close(fd);
+        }
         result => result.or_fail(format_args!("making descriptor {}", fd.0)),
     }
 }
@@ -277,6 +288,11 @@ fn inherit(record: &Descriptor) {
 fn fail_always(restored: &Restored<'_>) {
     let (fd, path) = (restored.record.fd, Escaped(restored.path));
     note(format_args!("descriptor {fd}, which was {path}, is not restored, and fails"));
+    take_nothing(restored);
+}
+
+/// The descriptor by which nothing can be done.
+fn take_nothing(restored: &Restored<'_>) {
     let nothing = File::open(c"/", O_PATH).or_fail(format_args!("opening /"));
     restored.take(nothing.into_fd());
 }

@@ -12,7 +12,8 @@
 //!
 //! In the first two this process stays as the [`supervisor`]. Two processes are more than one, so a
 //! program of one thread goes on in place unless it is asked for otherwise. Several threads hold ids
-//! of each other in memory where nobody finds them; there the best is tried first.
+//! of each other in memory where nobody finds them, and one that controls jobs that of its process group;
+//! there the best is tried first.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -22,7 +23,8 @@ use ckpt_image::record::Thread;
 use ckpt_sys::{Errno, call};
 
 use crate::image::Image;
-use crate::report::{self, tell};
+use crate::report::{self, fail, note, tell};
+use crate::terminal::{self, STDIN, Terminal};
 use crate::{namespace, supervisor, threads};
 
 /// Where the ids come from.
@@ -58,6 +60,8 @@ pub struct Refused;
 pub struct Attempt {
     /// The process id that the program had.
     pub pid: u32,
+    /// Whether it gets a terminal of its own.
+    pub own_terminal: bool,
     /// Whether there is no other way, and what is said of its failure is why the restart fails.
     pub forced: bool,
 }
@@ -74,18 +78,20 @@ impl Attempt {
     }
 }
 
-/// Chooses, `forced` being what the command line says, and returns in the process that is to become
-/// the program.
-pub fn choose(image: &Image, forced: Option<Ids>) {
+/// Chooses, `forced` and `terminal` being what the command line says, and returns in the process that is to
+/// become the program.
+pub fn choose(image: &Image, forced: Option<Ids>, terminal: Option<Terminal>) {
     let (process, _) = image.head().process();
     if !(1..=i32::MAX as u32).contains(&process.pid) {
         image.fail(&Invalid::Damaged);
     }
-    let attempt = Attempt { pid: process.pid, forced: forced.is_some() };
+    let controls_jobs = terminal::controls_jobs(image);
+    let own_terminal = wants_terminal(terminal, controls_jobs);
+    let attempt = Attempt { pid: process.pid, own_terminal, forced: forced.is_some() };
     let threads = threads::of_image(image).map(|(thread, _)| thread);
     let ways: &[Ids] = match &forced {
         Some(ids) => core::slice::from_ref(ids),
-        None if threads.clone().count() == 1 => &[Ids::New],
+        None if threads.clone().count() == 1 && !controls_jobs => &[Ids::New],
         None => &[Ids::Same, Ids::Namespace, Ids::New],
     };
     for &ids in ways {
@@ -93,14 +99,39 @@ pub fn choose(image: &Image, forced: Option<Ids>) {
         let outcome = match ids {
             Ids::Same => keep(attempt, threads.clone()),
             Ids::Namespace => namespace::go_on_inside(attempt),
-            Ids::New => Ok(()),
+            Ids::New => change(attempt),
         };
         match outcome {
-            Ok(()) => return tell_of(chosen()),
+            Ok(()) => {
+                if controls_jobs && ids == Ids::New {
+                    note(format_args!(
+                        "the program controls jobs as a process group of another id; it will fail to"
+                    ));
+                }
+                return tell_of(chosen());
+            }
             Err(Refused) if attempt.forced => call::exit_group(report::FAILED),
             Err(Refused) => {}
         }
     }
+}
+
+/// Whether the program gets a terminal of its own, `terminal` being what the command line says.
+fn wants_terminal(terminal: Option<Terminal>, controls_jobs: bool) -> bool {
+    let on_terminal = call::is_terminal(STDIN);
+    if terminal == Some(Terminal::Own) && !on_terminal {
+        fail(format_args!("--terminal=own: standard input is no terminal"));
+    }
+    on_terminal && terminal.map_or(controls_jobs, |terminal| terminal == Terminal::Own)
+}
+
+/// Goes on with another id: here, or, where somebody has to look after its terminal, in a child.
+fn change(attempt: Attempt) -> Result<(), Refused> {
+    if !attempt.own_terminal {
+        return Ok(());
+    }
+    supervisor::go_on_in_child(attempt, None)
+        .map_err(|errno| attempt.refuse(format_args!("making a process: {errno}"), "try again"))
 }
 
 /// Says what was chosen.
@@ -120,14 +151,16 @@ fn keep(
     attempt: Attempt,
     mut threads: impl Iterator<Item = Thread> + Clone,
 ) -> Result<(), Refused> {
-    if attempt.pid == call::getpid() && threads.clone().count() == 1 {
+    let is_here = attempt.pid == call::getpid() && !attempt.own_terminal;
+    if is_here && threads.clone().count() == 1 {
         return Ok(());
     }
     let is_taken = |id: u32| call::kill(id, 0) != Err(Errno::ESRCH);
     if let Some(Thread { tid, .. }) = threads.find(|thread| is_taken(thread.tid)) {
         return Err(refuse_id(attempt, tid, Errno::EEXIST));
     }
-    supervisor::go_on_in_child(attempt.pid).map_err(|errno| refuse_id(attempt, attempt.pid, errno))
+    supervisor::go_on_in_child(attempt, Some(attempt.pid))
+        .map_err(|errno| refuse_id(attempt, attempt.pid, errno))
 }
 
 /// Says why an id cannot be had.

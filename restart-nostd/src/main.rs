@@ -7,6 +7,7 @@
 //!   ids           which process the program becomes: this one, or a child
 //!     supervisor    what this one does then
 //!     namespace     where no id is taken
+//!     terminal      one of the program's own
 //!   clock         which monotonic clock the program goes on with
 //!   place         moves out of the way: into a gap that the image leaves, and unmaps all else
 //!     memory        mappings, contents, layout; ipc: segments of shared memory
@@ -47,6 +48,7 @@ mod process;
 mod report;
 mod signals;
 mod supervisor;
+mod terminal;
 mod thread;
 mod threads;
 mod timers;
@@ -69,7 +71,7 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
     let options = unsafe { options::parse(stack) };
     let image = Image::open(options.image);
     image.check(options.files);
-    ids::choose(&image, options.ids);
+    ids::choose(&image, options.ids, options.terminal);
     clock::set(&image, options.clock);
     // SAFETY: nothing that is needed later lies outside of the image's head and this program.
     unsafe { place::move_away(image, restore) }
@@ -105,6 +107,7 @@ fn restore(mut image: Image, place: &Place) -> ! {
     memory::lock(&image);
     memory::seal(&image);
     process::restore_limits(&image);
+    files::restore_modes(&image);
     signals::restore(&image);
     timers::start(&image);
     files::close_own(&image);

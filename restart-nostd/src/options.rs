@@ -10,6 +10,7 @@ use crate::files::Changed;
 use crate::ids::Ids;
 use crate::paths;
 use crate::report::{self, fail};
+use crate::terminal::Terminal;
 
 const HELP: &str = "\
 Usage: restart-static [OPTION]... IMAGE
@@ -28,6 +29,9 @@ Makes the program that was checkpointed into the file IMAGE go on in this proces
       --map-path OLD=NEW  take what was under the path OLD, a file or directory, from NEW
       --fd N=PATH      open PATH as descriptor N, with the flags that it had
                        both as often as you like; of several OLD the longest counts
+      --terminal=own   on a pseudo-terminal of its own, as the leader of its session
+      --terminal=shared on the terminal of this process, as a job of its shell
+                       default: own for a program that controls jobs, such as a shell
       --verbose        say what was chosen
       --help           show this and exit
       --version        show the version and exit
@@ -49,6 +53,8 @@ pub struct Options {
     pub clock: Option<Clock>,
     /// What becomes of files that have changed.
     pub files: Changed,
+    /// Which terminal, likewise.
+    pub terminal: Option<Terminal>,
 }
 
 /// Reads the command line.
@@ -64,7 +70,8 @@ pub unsafe fn parse(stack: *const usize) -> Options {
         // SAFETY: likewise; each is a string.
         (index < count).then(|| unsafe { CStr::from_ptr(*arguments.add(index)) })
     };
-    let (mut image, mut ids, mut clock, mut files) = (None, None, None, Changed::Truncate);
+    let (mut image, mut ids, mut clock, mut terminal) = (None, None, None, None);
+    let mut files = Changed::Truncate;
     let mut options = true;
     let mut arguments = (1..).map_while(argument);
     while let Some(argument) = arguments.next() {
@@ -95,6 +102,11 @@ pub unsafe fn parse(stack: *const usize) -> Options {
             b"--fd" | [b'-', b'-', b'f', b'd', b'=', ..] if options => {
                 paths::give(value(&argument.to_bytes()[b"--fd".len()..]));
             }
+            [b'-', b'-', b't', b'e', b'r', b'm', b'i', b'n', b'a', b'l', b'=', word @ ..]
+                if options =>
+            {
+                terminal = Some(choice("--terminal", word, &Terminal::ALL));
+            }
             [b'-', _, ..] if options => fail(format_args!(
                 "there is no option {}; see restart-static --help",
                 Escaped(argument.to_bytes())
@@ -107,7 +119,7 @@ pub unsafe fn parse(stack: *const usize) -> Options {
     }
     let image =
         image.unwrap_or_else(|| fail(format_args!("which image? See restart-static --help")));
-    Options { image, ids, clock, files }
+    Options { image, ids, clock, files, terminal }
 }
 
 /// The value of `option` that is called `word`.

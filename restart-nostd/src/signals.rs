@@ -4,10 +4,10 @@ use core::mem::transmute;
 
 use ckpt_image::Invalid;
 use ckpt_image::record::{Disposition, Pending, Timer, kind};
-use ckpt_sys::call::{self, ALL_SIGNALS};
+use ckpt_sys::call::{self, ALL_SIGNALS, signal_bit};
 use ckpt_sys::{Errno, signal_name};
 use linux_raw_sys::general::{
-    _NSIG, SIGEV_NONE, SIGKILL, SIGSTOP, kernel_sigaction, kernel_sigset_t,
+    _NSIG, SIGCONT, SIGEV_NONE, SIGKILL, SIGSTOP, kernel_sigaction, kernel_sigset_t,
 };
 
 use crate::faults::FAULTS;
@@ -46,6 +46,18 @@ pub fn set_default(signal: u32) -> Result<(), Errno> {
     };
     // SAFETY: no handler.
     unsafe { call::sigaction(signal, Some(&action)) }.map(drop)
+}
+
+/// Stops this process by `signal`, all signals being blocked, until it is continued. Whether it was: what
+/// belongs to an orphaned process group does not stop.
+pub fn stop_by(signal: u32) -> bool {
+    let continued = signal_bit(SIGCONT);
+    while call::take_pending(continued).is_some() {}
+    let _ = set_default(signal).and_then(|()| call::kill(call::getpid(), signal));
+    if let Ok(mask) = call::set_signal_mask(ALL_SIGNALS & !signal_bit(signal)) {
+        let _ = call::set_signal_mask(mask);
+    }
+    call::take_pending(continued).is_some()
 }
 
 /// Restores the dispositions, then queues the signals that were pending: the other way round, setting

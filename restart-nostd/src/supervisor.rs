@@ -28,6 +28,9 @@
 //! it has got, and the supervisor, before it sends a signal on, asks for it. The kernel goes through
 //! a group from the last to join it to the first; so what the supervisor has got, the watcher has.
 //!
+//! A program that has a [terminal](crate::terminal) of its own is in a group of its own, and gets all signals
+//! from the supervisor.
+//!
 //! Program and init are children of the supervisor, though they are in a namespace that it is not in:
 //! a *helper*, a child, enters it, makes them as its siblings, and ends. Whatever fails meanwhile, the
 //! supervisor has not changed, and can try something else.
@@ -41,13 +44,14 @@ use ckpt_sys::call::{
 use ckpt_sys::{Errno, proc};
 use linux_raw_sys::general::{
     _NSIG, CLD_CONTINUED, CLD_EXITED, CLD_STOPPED, CLD_TRAPPED, MAP_ANONYMOUS, MAP_SHARED,
-    PROT_READ, PROT_WRITE, SI_KERNEL, SI_TKILL, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, WCONTINUED,
-    WEXITED, WNOHANG, WNOWAIT, WSTOPPED, siginfo_t,
+    PROT_READ, PROT_WRITE, SI_KERNEL, SI_TKILL, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGWINCH,
+    WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED, siginfo_t,
 };
 use linux_raw_sys::prctl::PR_SET_DUMPABLE;
 
 use crate::report::{self, OrFail};
 use crate::signals::set_default;
+use crate::terminal::Relay;
 use crate::{faults, ids::Attempt, ids::Refused};
 
 /// What the processes share in memory.
@@ -83,12 +87,18 @@ pub struct Crew {
     signals: Fd,
     /// What was blocked before.
     mask: u64,
+    /// The terminal, if the program has one of its own.
+    relay: Option<Relay>,
 }
 
-/// Goes on in a child with the id `pid`: returns there.
-pub fn go_on_in_child(pid: u32) -> Result<(), Errno> {
-    let crew = Crew::gather()?;
-    match call::fork_with_id(pid, Kin::Child) {
+/// Goes on in a child, with the id `pid` if one is given: returns there.
+pub fn go_on_in_child(attempt: Attempt, pid: Option<u32>) -> Result<(), Errno> {
+    let mut crew = Crew::gather(attempt)?;
+    let child = match pid {
+        Some(pid) => call::fork_with_id(pid, Kin::Child),
+        None => call::fork(Kin::Child),
+    };
+    match child {
         Ok(0) => {
             crew.become_program();
             Ok(())
@@ -107,7 +117,7 @@ pub fn go_on_by_helper(
     enter: impl FnOnce() -> Result<(), Refused>,
 ) -> Result<(), Refused> {
     let refuse = |errno| attempt.refuse(format_args!("making a process: {errno}"), "use --ids=new");
-    let crew = Crew::gather().map_err(refuse)?;
+    let mut crew = Crew::gather(attempt).map_err(refuse)?;
     match call::fork(Kin::Child).map_err(|errno| refuse(crew.dismiss(errno)))? {
         0 => match enter().and_then(|()| crew.help(attempt)) {
             Ok(()) => {
@@ -134,7 +144,7 @@ pub fn go_on_by_helper(
 
 impl Crew {
     /// Makes what they have in common, and blocks all signals, so that none is lost.
-    fn gather() -> Result<Self, Errno> {
+    fn gather(attempt: Attempt) -> Result<Self, Errno> {
         set_default(SIGCHLD)?;
         let (length, protection) = (size_of::<Board>() as u64, PROT_READ | PROT_WRITE);
         let flags = MAP_SHARED | MAP_ANONYMOUS;
@@ -143,14 +153,18 @@ impl Crew {
             unsafe { &*(call::mmap(0, length, protection, flags, None, 0)? as *const Board) };
         let supervisor = call::pidfd_open(call::getpid(), 0)?;
         let signals = call::signalfd(ALL_SIGNALS, SFD_CLOEXEC | SFD_NONBLOCK)?;
+        let relay = attempt.own_terminal.then(Relay::open).transpose()?;
         let mask = call::set_signal_mask(ALL_SIGNALS)?;
-        Ok(Self { board, supervisor, signals, mask })
+        Ok(Self { board, supervisor, signals, mask, relay })
     }
 
     /// Undoes it, and passes `errno` through.
     fn dismiss(&self, errno: Errno) -> Errno {
         call::close(self.supervisor);
         call::close(self.signals);
+        if let Some(relay) = &self.relay {
+            relay.close();
+        }
         let _ = call::set_signal_mask(self.mask);
         errno
     }
@@ -184,6 +198,9 @@ impl Crew {
         let _ = call::set_signal_mask(ALL_SIGNALS & !faults::FAULTS);
         call::close(self.supervisor);
         call::close(self.signals);
+        if let Some(relay) = &self.relay {
+            relay.enter();
+        }
     }
 
     /// The watcher, who knows the program by a descriptor; or init, who need not know it.
@@ -220,22 +237,26 @@ impl Crew {
 
     /// The supervisor. Of what it has open it needs nothing: who reads from a pipe waits until nobody
     /// can write to it any more.
-    fn supervise(&self) -> ! {
+    fn supervise(&mut self) -> ! {
         let program = self.board.program.load(SeqCst);
         let watcher = match self.board.init.load(SeqCst) {
             0 => self.start_watcher(program),
             init => init,
         };
-        close_all_but(&[]);
+        match &mut self.relay {
+            None => close_all_but(&[]),
+            Some(relay) => {
+                let [outer, master, inner] = relay.descriptors();
+                close_all_but(&[Some(self.signals), outer, master, inner]);
+                relay.resume();
+            }
+        }
         loop {
-            let Ok(info) = call::wait_for_signal(ALL_SIGNALS) else { continue };
+            let Some(info) = self.next_signal() else { continue };
             let signal = Signal::of(&info);
             if signal.is_of_child() {
                 self.look_after(program, watcher);
-            } else if !self.was_sent_to_all(&signal, watcher)
-                && signal.sender != program
-                && !(signal.number == SIGCONT && has_stopped(program))
-            {
+            } else if !self.is_of_terminal(&signal) && self.is_for(program, &signal, watcher) {
                 let _ = match signal.code {
                     SI_TKILL | 0.. => call::kill(program, signal.number),
                     _ => call::queue_to_process(program, signal.number, &info),
@@ -244,9 +265,40 @@ impl Crew {
         }
     }
 
+    /// Whether a signal is to be sent on to the program.
+    fn is_for(&self, program: u32, signal: &Signal, watcher: u32) -> bool {
+        !self.was_sent_to_all(signal, watcher)
+            && signal.sender != program
+            && !(signal.number == SIGCONT && has_stopped(program))
+    }
+
+    /// The next signal. Meanwhile what is typed and shown is carried.
+    fn next_signal(&mut self) -> Option<siginfo_t> {
+        let Some(relay) = &mut self.relay else { return call::wait_for_signal(ALL_SIGNALS).ok() };
+        let signal = call::take_pending(ALL_SIGNALS);
+        if signal.is_none() {
+            relay.carry(self.signals);
+        }
+        signal
+    }
+
+    /// Acts on signals that have to do with the terminal, if the program has its own. Whether that is all.
+    fn is_of_terminal(&mut self, signal: &Signal) -> bool {
+        let Some(relay) = &mut self.relay else { return false };
+        match signal.number {
+            SIGWINCH => relay.resize(),
+            SIGCONT => relay.resume(),
+            _ => {}
+        }
+        signal.number == SIGWINCH
+    }
+
     /// Whether the watcher has got a signal, too; or one to the contrary, to stop or to continue, which
     /// has come later, since it takes the first one back where that is pending.
     fn was_sent_to_all(&self, signal: &Signal, watcher: u32) -> bool {
+        if self.relay.is_some() {
+            return false; // The program is in a group of its own.
+        }
         let answers = self.ask(watcher);
         let own = signal_bit(signal.number);
         let contrary = match signal.number {
@@ -292,18 +344,27 @@ impl Crew {
     }
 
     /// Does as the program does.
-    fn look_after(&self, program: u32, watcher: u32) {
+    fn look_after(&mut self, program: u32, watcher: u32) {
         while let Ok(Some(change)) = call::wait(None, WEXITED | WSTOPPED | WCONTINUED | WNOHANG) {
             match change.code {
                 _ if change.pid != program => {}
                 CLD_STOPPED | CLD_TRAPPED => {
+                    if let Some(relay) = &mut self.relay {
+                        relay.pause();
+                    }
                     stop_by(change.status, program);
+                    if let Some(relay) = &mut self.relay {
+                        relay.resume();
+                    }
                     // What the watcher has got, and this one does not wait for any more.
                     let pending = call::pending_signals().unwrap_or(0);
                     self.board.got.fetch_and(!(STOPS | signal_bit(SIGCONT)) | pending, SeqCst);
                 }
                 CLD_CONTINUED => {}
                 code => {
+                    if let Some(relay) = &mut self.relay {
+                        relay.finish();
+                    }
                     self.board.has_ended.store(1, SeqCst);
                     if self.ask(watcher) && self.board.has_left.load(SeqCst) == 0 {
                         let _ = call::wait(Some(watcher), WEXITED);

@@ -68,13 +68,16 @@ fn obstacle(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
         Kind::DeletedFile | Kind::Memfd => {
             broken_lease(process, fd).or_else(|| locked_away(process, kind, &metadata))
         }
-        Kind::EventCounter | Kind::Timer | Kind::Signals | Kind::Epoll => {
+        Kind::EventCounter | Kind::Timer | Kind::Signals | Kind::Epoll | Kind::Terminal => {
             other_lock(process, fd, kind)
         }
         Kind::Pipe | Kind::Fifo => {
             pipe(process, fd, target).or_else(|| other_lock(process, fd, kind))
         }
         Kind::Inotify => watch(process, fd).or_else(|| other_lock(process, fd, kind)),
+        Kind::TerminalMaster => {
+            pseudo_terminal(process, fd).or_else(|| other_lock(process, fd, kind))
+        }
         Kind::Process => pidfd(process, fd).or_else(|| other_lock(process, fd, kind)),
         Kind::MessageQueue => {
             queue(process, &path, target).or_else(|| other_lock(process, fd, kind))
@@ -120,6 +123,14 @@ fn pipe(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
     }
     let holder = holders(process.pid, target).next()?;
     Some(format!("a pipe to process {holder}"))
+}
+
+/// What a pseudo-terminal is, if another process has it open.
+fn pseudo_terminal(process: &Process, fd: i32) -> Option<String> {
+    let info = process.read(&format!("fdinfo/{fd}")).ok()?;
+    let number = number(value_of(&info, b"tty-index")?, 10)?;
+    let holder = holders(process.pid, format!("/dev/pts/{number}").as_bytes()).next()?;
+    Some(format!("a pseudo-terminal on which process {holder} is"))
 }
 
 /// The other processes that have open what `/proc/PID/fd/N` shows as `target`.

@@ -5,8 +5,8 @@ use std::io::Write;
 use anyhow::Result;
 use ckpt_image::Head;
 use ckpt_image::files::{
-    Descriptor, EventCounter, FileTimer, Lock, Message, Pipe, Queue, QueueMessage, Socket, Watch,
-    WatchQueue, Watched, descriptor, lock,
+    Descriptor, EventCounter, FileTimer, Lock, Message, Pipe, Queue, QueueMessage, Socket,
+    Terminal, Watch, WatchQueue, Watched, descriptor, lock,
 };
 use ckpt_image::record::{self, all_with_tails, first, kind};
 use ckpt_sys::Escaped;
@@ -65,6 +65,8 @@ fn kind_of(kind: u32) -> &'static str {
         descriptor::INOTIFY => "inotify",
         descriptor::PLACE => "place",
         descriptor::KERNEL => "kernel",
+        descriptor::TERMINAL | descriptor::OWN_TERMINAL => "terminal",
+        descriptor::PSEUDO_TERMINAL => "pty",
         _ => "?",
     }
 }
@@ -98,6 +100,9 @@ fn described(record: &Descriptor, state: &[u8]) -> String {
         }))),
         descriptor::SOCKET => {
             first::<Socket>(state).map(|(socket, rest)| sockets::described(&socket, rest))
+        }
+        descriptor::TERMINAL | descriptor::OWN_TERMINAL | descriptor::PSEUDO_TERMINAL => {
+            first::<Terminal>(state).map(|(terminal, _)| terminal_in_words(&terminal))
         }
         descriptor::MESSAGE_QUEUE => first::<Queue>(state).map(|(queue, messages)| {
             let count = all_with_tails::<QueueMessage>(messages).count();
@@ -136,6 +141,13 @@ fn lock_of(lock: &Lock) -> String {
         (start, length) => format!(" {start}-{}", start.saturating_add(length) - 1),
     };
     format!("{sharing} {kind}{range}")
+}
+
+fn terminal_in_words(terminal: &Terminal) -> String {
+    let local = |flag| terminal.local & flag != 0;
+    let keys = if local(libc::ICANON) { "lines" } else { "single keys" };
+    let echo = if local(libc::ECHO) { ", echo" } else { "" };
+    format!("{keys}{echo}, {} by {}", terminal.columns, terminal.rows)
 }
 
 /// The flags of open(2) that are the same everywhere, in words.

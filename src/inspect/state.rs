@@ -5,8 +5,8 @@ use std::io::Write;
 use anyhow::{Error, Result};
 use ckpt_image::Head;
 use ckpt_image::record::{
-    Attributes, Disposition, IntervalTimer, Pending, Thread, Timer, all, all_with_tails, first,
-    kind, libc as library, text,
+    Attributes, Disposition, IntervalTimer, Pending, Session, Thread, Timer, all, all_with_tails,
+    first, kind, libc as library, text,
 };
 use ckpt_sys::call::signal_bit;
 use ckpt_sys::{Escaped, signal_name};
@@ -20,6 +20,7 @@ pub fn print(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
     threads(out, head)?;
     signals(out, head)?;
     timers(out, head)?;
+    session(out, head)?;
     attributes(out, head)
 }
 
@@ -179,6 +180,19 @@ fn attributes(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
             };
             line(out, "limit", format!("{name:<16} {text}"))?;
         }
+    }
+    Ok(())
+}
+
+fn session(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
+    let Ok((session, _)) = head.note(kind::SESSION).and_then(first::<Session>) else {
+        return Ok(());
+    };
+    heading(out, "SESSION")?;
+    line(out, "process group", session.group)?;
+    line(out, "session", session.session)?;
+    if session.terminal != 0 {
+        line(out, "foreground", session.foreground)?;
     }
     Ok(())
 }

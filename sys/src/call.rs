@@ -148,12 +148,14 @@ mod ipc;
 mod locks;
 mod objects;
 mod sockets;
+mod terminal;
 mod watch;
 pub use contents::*;
 pub use ipc::*;
 pub use locks::*;
 pub use objects::*;
 pub use sockets::*;
+pub use terminal::*;
 pub use watch::*;
 
 // Files.
@@ -489,6 +491,11 @@ pub fn send_to_thread(pid: u32, tid: u32, signal: u32) -> Result<()> {
 /// The real ids of user and group: getuid(2), getgid(2).
 pub fn user_and_group() -> (u32, u32) {
     (call!(__NR_getuid).unwrap_or(0) as u32, call!(__NR_getgid).unwrap_or(0) as u32)
+}
+
+/// sched_yield(2).
+pub fn yield_now() {
+    let _ = call!(__NR_sched_yield);
 }
 
 /// exit_group(2).

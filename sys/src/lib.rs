@@ -10,6 +10,7 @@
 //! * [`Line`]: text in a fixed buffer, for the one line that says what went wrong;
 //! * [`lines`], [`maps`], [`locks`], [`proc`](mod@proc): readers of `/proc`;
 //! * [`inode`]: the path of a file of which only the inode is known;
+//! * [`pseudo_terminal`]: what is on its way in one;
 //! * [`SocketObstacle`]: why a socket cannot be restored;
 //! * [`timer`]: how a timer is set so that it goes on where it was;
 //! * [`UnixSocket`]: what the kernel tells of one.
@@ -24,6 +25,7 @@ pub mod lines;
 pub mod locks;
 pub mod maps;
 pub mod proc;
+pub mod pseudo_terminal;
 mod socket;
 pub mod timer;
 mod unix_socket;

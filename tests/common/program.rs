@@ -46,6 +46,8 @@ pub struct Program<'p> {
     pub signal: i32,
     /// Resource limits: which, and how much.
     limits: Vec<(i32, u64)>,
+    /// Rows and columns of the terminal, if it is on one.
+    window: (u16, u16),
     /// Runs between fork and exec, last of all.
     before: Option<fn() -> std::io::Result<()>>,
 }
@@ -67,6 +69,7 @@ impl<'p> Program<'p> {
             image: place.path("mycheckpoint"),
             signal: libc::SIGUSR2,
             limits: Vec::new(),
+            window: (24, 80),
             before: None,
         }
     }
@@ -112,6 +115,12 @@ impl<'p> Program<'p> {
     /// All three streams are one terminal.
     pub fn on_terminal(self) -> Self {
         self.stdin(Stream::Terminal).stdout(Stream::Terminal)
+    }
+
+    /// Says how many rows and columns its terminal has.
+    pub fn window(mut self, rows: u16, columns: u16) -> Self {
+        self.window = (rows, columns);
+        self
     }
 
     /// Says where the image will appear.
@@ -201,7 +210,7 @@ impl<'p> Program<'p> {
             child.uid(id).gid(id); // and, being root, leaves all other groups
         }
         let is_one = |stream| [&self.stdin, &self.stdout].contains(&&stream);
-        let terminal = is_one(Stream::Terminal).then(Terminal::open);
+        let terminal = is_one(Stream::Terminal).then(|| Terminal::open(self.window));
         let program_end = || stdio(&terminal.as_ref().expect("opened above").program);
         let sockets = is_one(Stream::Socket).then(|| UnixStream::pair().expect("socketpair"));
         let socket_end = || sockets.as_ref().expect("made above").1.try_clone().expect("dup");

@@ -261,12 +261,59 @@ impl Running {
         self.is_in(&format!("{} 0x0 ", libc::SYS_read), "it does not read its standard input");
     }
 
+    /// Gives its terminal another size: rows and columns.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let terminal = self.input.as_ref().expect("a terminal").as_raw_fd();
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the kernel reads the size.
+        assert_eq!(unsafe { libc::ioctl(terminal, libc::TIOCSWINSZ, &raw const size) }, 0);
+    }
+
+    /// The modes of its terminal: those of what is typed, of what is written, of the line, of editing; and
+    /// what the keys mean.
+    pub fn modes(&self) -> ([libc::tcflag_t; 4], [libc::cc_t; libc::NCCS]) {
+        let terminal = self.input.as_ref().expect("a terminal").as_raw_fd();
+        // SAFETY: a termios is plain numbers, and tcgetattr fills it in.
+        unsafe {
+            let mut modes = std::mem::zeroed::<libc::termios>();
+            assert_eq!(libc::tcgetattr(terminal, &mut modes), 0);
+            ([modes.c_iflag, modes.c_oflag, modes.c_cflag, modes.c_lflag], modes.c_cc)
+        }
+    }
+
+    /// Waits until it stands in a call in which it waits for keys. No event tells that.
+    pub fn reads_keys(&mut self) {
+        self.waits_for_keys(self.pid);
+    }
+
+    /// Waits until the one child that it has, the job of a shell, does so.
+    pub fn job_reads_keys(&mut self) {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid);
+        let children = fs::read_to_string(children).expect("its children");
+        self.waits_for_keys(children.trim().parse().expect("one child"));
+    }
+
+    fn waits_for_keys(&mut self, pid: i32) {
+        #[cfg(target_arch = "x86_64")]
+        const OLDER: [libc::c_long; 2] = [libc::SYS_poll, libc::SYS_select];
+        #[cfg(not(target_arch = "x86_64"))]
+        const OLDER: [libc::c_long; 0] = [];
+        let waits = [libc::SYS_read, libc::SYS_ppoll, libc::SYS_pselect6];
+        let calls = waits.iter().chain(&OLDER).map(|call| format!("{call} ")).collect::<Vec<_>>();
+        self.is_in_one_of(pid, &calls, "it does not wait for keys");
+    }
+
     /// Waits until it stands in a system call that `/proc` tells by `call`: its number and arguments.
     /// No event tells that.
     pub fn is_in(&mut self, call: &str, complaint: &str) {
-        let path = format!("/proc/{}/syscall", self.pid);
+        self.is_in_one_of(self.pid, &[call.to_owned()], complaint);
+    }
+
+    fn is_in_one_of(&mut self, pid: i32, calls: &[String], complaint: &str) {
+        let path = format!("/proc/{pid}/syscall");
         let deadline = Instant::now() + PATIENCE;
-        while !fs::read_to_string(&path).unwrap_or_default().starts_with(call) {
+        let is_one = |call: String| calls.iter().any(|wanted| call.starts_with(wanted));
+        while !fs::read_to_string(&path).is_ok_and(is_one) {
             if self.has_ended() || Instant::now() > deadline {
                 self.fail(complaint);
             }

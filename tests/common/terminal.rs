@@ -13,17 +13,12 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    pub fn open() -> Terminal {
+    pub fn open((rows, columns): (u16, u16)) -> Terminal {
         let (mut user, mut program) = (-1, -1);
-        // SAFETY: both results are written to integers of ours; the three others may be null.
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: both results are written to integers of ours; the name and the modes may be null.
         let failed = unsafe {
-            libc::openpty(
-                &mut user,
-                &mut program,
-                ptr::null_mut(),
-                ptr::null_mut(),
-                ptr::null_mut(),
-            )
+            libc::openpty(&mut user, &mut program, ptr::null_mut(), ptr::null_mut(), &size)
         };
         assert_eq!(failed, 0, "openpty: {}", io::Error::last_os_error());
         // SAFETY: openpty gave us these two, and nobody else knows them.
