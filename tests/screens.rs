@@ -264,7 +264,9 @@ fn less_as_a_job_of_bash() {
         let mut run = shell(place).start_bare();
         run.expect_text(PROMPT);
 
-        tell(&mut run, "./restart-static mycheckpoint & wait -n; jobs", "Stopped");
+        // `wait -n` would wait for ever for a job that has stopped before.
+        let stopped = "./restart-static mycheckpoint & until [ \"$(jobs -s)\" ]; do :; done; jobs";
+        tell(&mut run, stopped, "Stopped");
         for _ in 0..3 {
             run.send_all("fg\r");
             run.expect_text("line 23.");
