@@ -147,17 +147,15 @@ fn tell_of(ids: Ids) {
 }
 
 /// Goes on in a child of the id that the program had; or here, should that be this process's.
-fn keep(
-    attempt: Attempt,
-    mut threads: impl Iterator<Item = Thread> + Clone,
-) -> Result<(), Refused> {
+fn keep(attempt: Attempt, threads: impl Iterator<Item = Thread> + Clone) -> Result<(), Refused> {
     let is_here = attempt.pid == call::getpid() && !attempt.own_terminal;
     if is_here && threads.clone().count() == 1 {
         return Ok(());
     }
     let is_taken = |id: u32| call::kill(id, 0) != Err(Errno::ESRCH);
-    if let Some(Thread { tid, .. }) = threads.find(|thread| is_taken(thread.tid)) {
-        return Err(refuse_id(attempt, tid, Errno::EEXIST));
+    let mut ids = core::iter::once(attempt.pid).chain(threads.map(|thread| thread.tid));
+    if let Some(id) = ids.find(|&id| is_taken(id)) {
+        return Err(refuse_id(attempt, id, Errno::EEXIST));
     }
     supervisor::go_on_in_child(attempt, Some(attempt.pid))
         .map_err(|errno| refuse_id(attempt, attempt.pid, errno))

@@ -21,8 +21,8 @@ use ckpt_image::record::{Thread, all_with_tails, are_whole, kind};
 use ckpt_sys::Errno;
 use ckpt_sys::call::{self, ALL_SIGNALS};
 use linux_raw_sys::general::{
-    __NR_clone, __NR_clone3, CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD,
-    CLONE_VM, clone_args,
+    __NR_clone, __NR_clone3, CLOCK_MONOTONIC, CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_SYSVSEM,
+    CLONE_THREAD, CLONE_VM, clone_args,
 };
 
 use crate::ids::{self, Ids};
@@ -107,8 +107,29 @@ pub fn make(image: &Image, place: &Place) {
     }
 }
 
-/// Makes a thread that is to become `newborn`, with the id `tid` where ids can be chosen.
+/// Makes a thread that is to become `newborn`, with the id `tid` where ids can be chosen. All were free when
+/// that was decided, but another process may have got one since then: most do not live long.
 fn make_one(newborn: *mut Newborn, tid: u32) {
+    const PATIENCE: u64 = 10_000_000_000;
+    const PAUSE: u64 = 1_000_000;
+    let now = || call::clock(CLOCK_MONOTONIC as i32);
+    let end = now() + PATIENCE;
+    loop {
+        match try_to_make(newborn, tid) {
+            Ok(()) => return,
+            Err(Errno::EEXIST) if now() < end => {
+                let _ = call::futex_wait(&AtomicU32::new(0), 0, Some(PAUSE));
+            }
+            Err(Errno::EEXIST) => fail(format_args!(
+                "the id {tid}, which a thread had, is in use; end what has it, or use --ids=namespace"
+            )),
+            Err(errno) => fail(format_args!("making thread {tid} again: {errno}; see ulimit -u")),
+        }
+    }
+}
+
+/// Makes it, if that is possible now.
+fn try_to_make(newborn: *mut Newborn, tid: u32) -> Result<(), Errno> {
     const FLAGS: u32 =
         CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
     let argument = newborn.cast();
@@ -129,10 +150,7 @@ fn make_one(newborn: *mut Newborn, tid: u32) {
             spawn(&raw const arguments as usize, size, begin, argument, __NR_clone3)
         }
     };
-    if child < 0 {
-        let errno = Errno(-child as u32);
-        fail(format_args!("making thread {tid} again: {errno}; see ulimit -u"));
-    }
+    if child < 0 { Err(Errno(-child as u32)) } else { Ok(()) }
 }
 
 /// A thread that has been made.
