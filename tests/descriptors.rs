@@ -146,6 +146,7 @@ kinds! { "holds_sockets":
     datagrams "datagrams",
     a_message_without_bytes "empty",
     descriptors_on_their_way "passed",
+    files_on_their_way "passed-files",
     who_has_sent_a_message "credentials",
     an_end_that_is_shut_down "half-closed",
     ends_whose_peer_is_gone "alone",

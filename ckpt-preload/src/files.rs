@@ -106,6 +106,8 @@ pub struct Noted {
     pub descriptors: Range<usize>,
     /// Those of files whose contents are in the image; where they are is yet to be told.
     pub contents: Range<usize>,
+    /// The descriptors on their way, which are open as long as anything is read from them.
+    _passed: Passed,
 }
 
 /// Notes every descriptor, or refuses one that could not be restored; and which open files have their
@@ -116,11 +118,10 @@ pub fn capture(notes: &mut NoteWriter<'_>, text: &mut [u8]) -> Result<Noted, Fai
     let passed = Passed::open().or_report(format_args!("looking at descriptors on their way"))?;
     proc::for_each_descriptor(|fd| capture_one(notes, fd, passed.contains(fd), text))
         .or_report(format_args!("listing the descriptors"))?;
-    drop(passed);
     let descriptors = start..notes.position();
     notes.end()?;
     let contents = contents::list(notes, descriptors.clone())?;
-    Ok(Noted { descriptors, contents })
+    Ok(Noted { descriptors, contents, _passed: passed })
 }
 
 /// Notes one descriptor. `passed`: it is but on its way.

@@ -35,14 +35,14 @@ pub use regular::Changed;
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use ckpt_image::files::{Descriptor, descriptor};
-use ckpt_image::record::{all_with_tails, are_whole, first, kind};
+use ckpt_image::record::{Session, all_with_tails, are_whole, first, kind};
 use ckpt_image::{Head, Invalid};
 use ckpt_sys::call::{self, Fd, File};
 use ckpt_sys::{Errno, Escaped, proc};
 use linux_raw_sys::general::{
-    F_DUPFD_CLOEXEC, F_GETFL, F_OWNER_PID, F_OWNER_TID, F_SETFD, F_SETFL, F_SETSIG, FASYNC,
-    FD_CLOEXEC, O_ACCMODE, O_CLOEXEC, O_CREAT, O_EXCL, O_NONBLOCK, O_PATH, O_RDWR, O_TRUNC,
-    RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, rlimit64, stat,
+    F_DUPFD_CLOEXEC, F_GETFL, F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID, F_SETFD, F_SETFL, F_SETSIG,
+    FASYNC, FD_CLOEXEC, O_ACCMODE, O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECT, O_EXCL, O_NONBLOCK,
+    O_PATH, O_RDWR, O_TRUNC, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, rlimit64, stat,
 };
 
 use crate::image::Image;
@@ -93,6 +93,12 @@ pub fn check(image: &Image, head: &Head<'_>, changed: Changed) {
             image.fail(&Invalid::Damaged);
         }
         last = record.fd;
+        let shared = descriptors(image, head)
+            .find(|(other, ..)| other.fd == record.shares)
+            .is_some_and(|(other, ..)| other.shares == other.fd);
+        if record.shares != record.fd && !shared {
+            image.fail(&Invalid::Damaged);
+        }
     }
     changed.choose();
     given::check(image, head);
@@ -102,6 +108,7 @@ pub fn check(image: &Image, head: &Head<'_>, changed: Changed) {
             | descriptor::DIRECTORY
             | descriptor::DEVICE
             | descriptor::PLACE => regular::check(head, &record, path, same_boot, changed),
+            descriptor::FIFO => pipe::check(path),
             descriptor::KERNEL => kernel::check(image, head, &record, path, same_boot),
             descriptor::INOTIFY => inotify::check(image, state),
             descriptor::MESSAGE_QUEUE => queue::check(head, &record, path),
@@ -141,12 +148,18 @@ impl Restored<'_> {
     fn take(&self, opened: Fd) {
         let fd = Fd(self.record.fd);
         if opened == fd {
-            return;
+            return set_close_on_exec(self.record);
         }
         call::dup3(opened, fd, self.record.flags & O_CLOEXEC)
             .or_fail(format_args!("making descriptor {}", fd.0));
         call::close(opened);
     }
+}
+
+/// Lets a descriptor be closed at the next execve(2), or not, as it was.
+fn set_close_on_exec(record: &Descriptor) {
+    let mode = if record.flags & O_CLOEXEC == 0 { 0 } else { FD_CLOEXEC };
+    let _ = call::fcntl(Fd(record.fd), F_SETFD, mode);
 }
 
 /// The lowest number beyond all of the program's descriptors.
@@ -174,10 +187,8 @@ pub fn begin(image: &mut Image) {
     let numbers = descriptors(image, &image.head()).map(|(record, ..)| record.fd + 1);
     BEYOND.store(numbers.max().unwrap_or(0).max(3), Relaxed);
     image.fd = move_beyond(image.fd).or_fail(format_args!("duplicating a descriptor"));
-    // Without a standard error there is nowhere to say anything.
-    if let Ok(stream) = duplicate_beyond(report::stream()) {
-        report::redirect(stream);
-    }
+    // Without a standard error there is nowhere to say anything; its number may be that of a file.
+    report::redirect(duplicate_beyond(report::stream()).unwrap_or(Fd(-1)));
     terminal::keep_one();
 }
 
@@ -256,6 +267,9 @@ fn restore_one(restored: &Restored<'_>) {
         descriptor::INOTIFY => inotify::restore(restored),
         descriptor::TERMINAL => terminal::restore(restored),
         descriptor::PSEUDO_TERMINAL => pseudo_terminal::restore(restored),
+        descriptor::OWN_TERMINAL if !pseudo_terminal::has_other_end(restored) => {
+            fail_always(restored);
+        }
         _ => {}
     }
 }
@@ -280,8 +294,7 @@ fn inherit(record: &Descriptor) {
     let Ok(flags) = call::fcntl(fd, F_GETFL, 0) else { return };
     let flags = flags & !O_NONBLOCK | record.flags & O_NONBLOCK;
     let _ = call::fcntl(fd, F_SETFL, flags);
-    let mode = if record.flags & O_CLOEXEC == 0 { 0 } else { FD_CLOEXEC };
-    let _ = call::fcntl(fd, F_SETFD, mode);
+    set_close_on_exec(record);
 }
 
 /// Makes a descriptor by which nothing can be read, written, or asked.
@@ -297,20 +310,28 @@ fn take_nothing(restored: &Restored<'_>) {
     restored.take(nothing.into_fd());
 }
 
-/// Restores who gets a descriptor's signals, and which: the program's own process and threads by what
-/// they are now.
+/// Restores who gets a descriptor's signals, and which: the program's own process, threads and process
+/// group by what they are now. Nobody else, who may be somebody else by now.
 pub fn restore_owners(image: &Image, place: &Place) {
     let (process, _) = image.head().process();
+    let session = image.head().note(kind::SESSION).and_then(first::<Session>);
+    let group = session.unwrap_or_else(|why| image.fail(&why)).0.group;
     for_each_open_file(image, |Restored { record, .. }| {
         let fd = Fd(record.fd);
         let owner = match record.owner_kind {
             F_OWNER_TID => threads::id_of(place, record.owner as u32).map(|tid| tid as i32),
             F_OWNER_PID if record.owner as u32 == process.pid => Some(call::getpid() as i32),
+            F_OWNER_PGRP if record.owner as u32 == group => {
+                call::process_group().ok().map(|group| group as i32)
+            }
             _ => None,
         };
         let set_owner = || match record.owner {
             0 => Ok(()),
-            id => call::set_owner(fd, record.owner_kind, owner.unwrap_or(id)),
+            _ => match owner {
+                Some(id) => call::set_owner(fd, record.owner_kind, id),
+                None => Err(Errno::ESRCH),
+            },
         };
         let set_signal = || match record.signal {
             0 => Ok(()),
@@ -333,8 +354,7 @@ pub fn restore_owners(image: &Image, place: &Place) {
 /// Closes what the program did not have, apart from what this program still needs.
 pub fn close_others(image: &Image) {
     let head = image.head();
-    let all = descriptors(image, &head).map(|(record, ..)| record);
-    let programs = all.filter(|record| record.passed == 0);
+    let programs = descriptors(image, &head).map(|(record, ..)| record);
     proc::for_each_descriptor(|fd| {
         let is_programs = programs.clone().any(|record| record.fd == fd.0);
         if !is_programs && fd != image.fd && fd != report::stream() {
@@ -369,8 +389,10 @@ pub fn lock(image: &Image) {
 
 /// The program's descriptor by which the file of `device` and `inode` can be read and written.
 pub fn descriptor_of(image: &Image, file: &stat) -> Option<Fd> {
+    // Through those one cannot write anything anywhere.
+    const UNFIT: u32 = O_APPEND | O_DIRECT | O_PATH;
     descriptors(image, &image.head())
-        .filter(|(record, ..)| record.flags & O_ACCMODE == O_RDWR)
+        .filter(|(record, ..)| record.flags & (O_ACCMODE | UNFIT) == O_RDWR)
         .map(|(record, ..)| Fd(record.fd))
         .find(|&fd| {
             call::fstat(fd).is_ok_and(|own| (own.st_dev, own.st_ino) == (file.st_dev, file.st_ino))
@@ -388,11 +410,23 @@ pub fn watch(image: &Image) {
     });
 }
 
-/// Closes the last descriptor of this program: the last line has been written. It may have been of a file that the program has locked.
+/// Closes the last descriptors of this program, and those that are but on their way: the last line has
+/// been written. They may have been of files that the program has locked.
 pub fn close_own(image: &Image) {
     if report::stream() != call::STDERR {
         call::close(report::stream());
         report::redirect(call::STDERR);
     }
-    for_each_open_file(image, locks::take);
+    let is_passed = |restored: &Restored<'_>| restored.record.passed != 0;
+    for_each_open_file(image, |restored| {
+        if is_passed(restored) {
+            locks::take(restored);
+            call::close(Fd(restored.record.fd));
+        }
+    });
+    for_each_open_file(image, |restored| {
+        if !is_passed(restored) {
+            locks::take(restored);
+        }
+    });
 }

@@ -92,7 +92,7 @@ fn is_unchanged(record: &Mapping, name: &[u8]) -> bool {
     })
 }
 
-/// Makes the mappings and loads their contents; nothing outside the process changes.
+/// Makes the mappings and loads their contents; no file changes, but segments of System V shared memory do.
 pub fn restore(image: &Image, place: &Place) {
     let head = image.head();
     let mappings = || head.mappings().into_iter().flatten();

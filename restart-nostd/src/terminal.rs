@@ -194,6 +194,7 @@ impl Relay {
         self.pause();
         self.close();
         (self.outer, self.master, self.inner) = (NONE, NONE, NONE);
+        (self.typed, self.shown) = (Buffer::EMPTY, Buffer::EMPTY);
     }
 }
 

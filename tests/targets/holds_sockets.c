@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -274,6 +275,44 @@ static int check_passed(void)
     FAILS(ECONNREFUSED, send(inner[0], "x", 1, 0));
     DO(close(inner[0]));
     return fill_passed();
+}
+
+/* Files that are but on their way: a log, and one that has no name. */
+
+static int fill_passed_files(void)
+{
+    int log, nameless;
+    DO(log = open("log", O_WRONLY | O_CREAT | O_APPEND, 0600));
+    DO(nameless = memfd_create("nameless", 0));
+    EXPECT(8, write(nameless, "contents", 8));
+    EXPECT(3, send_descriptors(ends[0], "two", 2, log, nameless));
+    DO(close(log));
+    DO(close(nameless));
+    return 1;
+}
+
+static int begin_passed_files(void)
+{
+    unlink("log");
+    DO(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends));
+    return fill_passed_files();
+}
+
+static int check_passed_files(void)
+{
+    char text[16];
+    int passed[2];
+    struct stat before, after;
+    EXPECT(2, receive_descriptors(ends[1], text, sizeof text, passed));
+    EXPECT(8, pread(passed[1], text, sizeof text, 0));
+    EXPECT(0, memcmp(text, "contents", 8));
+    DO(stat("log", &before));
+    EXPECT(5, write(passed[0], "line\n", 5));
+    DO(stat("log", &after));
+    EXPECT(before.st_size + 5, after.st_size);
+    DO(close(passed[0]));
+    DO(close(passed[1]));
+    return fill_passed_files();
 }
 
 /* Who has sent a message. */
@@ -628,6 +667,7 @@ int main(int argc, char **argv)
         {"datagrams", begin_datagrams, check_messages},
         {"empty", begin_empty, check_empty},
         {"passed", begin_passed, check_passed},
+        {"passed-files", begin_passed_files, check_passed_files},
         {"credentials", begin_credentials, check_credentials},
         {"half-closed", begin_half_closed, check_half_closed},
         {"alone", begin_alone, check_alone},

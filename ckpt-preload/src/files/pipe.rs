@@ -23,7 +23,9 @@ pub fn capture(
     notes: &mut NoteWriter<'_>,
 ) -> Result<u32, Obstacle> {
     let is_first = !descriptors(notes).any(|(other, ..)| {
-        other.fd < record.fd && (other.device, other.inode) == (record.device, record.inode)
+        other.fd < record.fd
+            && other.flags & O_PATH == 0
+            && (other.device, other.inode) == (record.device, record.inode)
     });
     let kind = match found.kind {
         // Without a name it is as good as a pipe.

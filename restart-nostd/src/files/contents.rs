@@ -90,7 +90,7 @@ pub fn make_memfd(name: &[u8]) -> Result<Fd, Errno> {
 /// An empty file without a name, in the directory of `path`; if that is not possible, in memory.
 pub fn make_deleted(path: &[u8]) -> Result<Fd, Errno> {
     let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-    with_path(&path[..end.max(1)], |directory| {
+    with_path(path.get(..end.max(1)).unwrap_or(b"/"), |directory| {
         // Without O_DIRECTORY, which is in the kernel's O_TMPFILE, a kernel without it makes the
         // directory a file.
         call::openat(directory, O_TMPFILE | O_DIRECTORY | O_RDWR | O_CLOEXEC, 0o600)

@@ -17,8 +17,17 @@ pub const KIND: u32 = 0;
 /// Refuses what cannot be given.
 pub fn check(image: &Image, head: &Head<'_>) {
     for (fd, path) in paths::all_given() {
-        if !records(image, head).any(|(record, ..)| record.fd == fd) {
-            fail(format_args!("--fd {fd}={}: the program has no descriptor {fd}", Escaped(path)));
+        let Some((record, ..)) = records(image, head).find(|(record, ..)| record.fd == fd) else {
+            fail(format_args!("--fd {fd}={}: the program has no descriptor {fd}", Escaped(path)))
+        };
+        // What others have from it would be nowhere.
+        let has_more = [descriptor::PSEUDO_TERMINAL, descriptor::MESSAGE_QUEUE];
+        if record.has_contents() || has_more.contains(&record.kind) {
+            fail(format_args!(
+                "--fd {fd}={}: what descriptor {fd} was is in the image, and other parts of the \
+                 program may have it, too; leave the option out",
+                Escaped(path)
+            ));
         }
         with_name(path, call::stat).or_fail(format_args!("--fd {fd}={}", Escaped(path)));
     }

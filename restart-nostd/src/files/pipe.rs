@@ -7,14 +7,23 @@
 use ckpt_image::files::{Message, Pipe, descriptor};
 use ckpt_image::record::all_with_tails;
 use ckpt_sys::call::{self, Fd, File};
-use ckpt_sys::{Errno, Line};
+use ckpt_sys::{Errno, Escaped, Line};
 use linux_raw_sys::general::{
     F_DUPFD_CLOEXEC, F_SETFL, F_SETPIPE_SZ, O_ACCMODE, O_CLOEXEC, O_DIRECT, O_NONBLOCK, O_RDWR,
+    S_IFIFO, S_IFMT,
 };
 
 use super::{Restored, descriptors, move_beyond};
 use crate::paths::{Shown, with_path};
-use crate::report::{OrFail, note};
+use crate::report::{OrFail, fail, note};
+
+/// Refuses a FIFO that is not there, or is something else by now.
+pub fn check(path: &[u8]) {
+    let step = format_args!("{}, which the program has open", Escaped(path));
+    if with_path(path, call::stat).or_fail(step).st_mode & S_IFMT != S_IFIFO {
+        fail(format_args!("{step}, is no longer a FIFO; put it back"));
+    }
+}
 
 /// Makes all descriptors of a pipe, if this is the first of them.
 pub fn restore(restored: &Restored<'_>) {
@@ -63,6 +72,9 @@ fn make(restored: &Restored<'_>) -> [File; 2] {
 /// Gives a pipe its capacity and writes what was in it.
 fn fill(restored: &Restored<'_>, to_write: &File) {
     let step = format_args!("filling the pipe {}", restored.record.fd);
+    if call::readable_bytes(to_write.fd()).or_fail(step) > 0 {
+        return; // Of a FIFO that somebody has had open all the time: it is still there.
+    }
     let pipe: Pipe = restored.state();
     if let Err(errno) = call::fcntl(to_write.fd(), F_SETPIPE_SZ, pipe.capacity) {
         note(format_args!(

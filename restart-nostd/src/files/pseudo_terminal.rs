@@ -31,6 +31,15 @@ pub fn restore(restored: &Restored<'_>) {
     call::fcntl(master, F_SETFL, record.flags).or_fail(step);
 }
 
+/// Whether the program has the other end of the terminal that a descriptor is.
+pub fn has_other_end(restored: &Restored<'_>) -> bool {
+    let device = |state| first::<Terminal>(state).map(|(terminal, _)| terminal.device);
+    let own = device(restored.state);
+    descriptors(restored.image, restored.head).any(|(record, _, state)| {
+        record.kind == descriptor::PSEUDO_TERMINAL && own.is_ok() && device(state) == own
+    })
+}
+
 /// Opens the descriptors of its terminal.
 fn open_terminals(restored: &Restored<'_>, terminal: &Terminal) {
     let Restored { image, head, record: master, .. } = *restored;
