@@ -8,7 +8,7 @@ use std::process::Command;
 
 use ckpt_image::Head;
 use common::place::run;
-use common::{Place, Program, User, each_user, forbid_files_without_name, words};
+use common::{Place, Program, User, cargo, each_user, forbid_files_without_name, words};
 
 /// `program` writes `first` and waits for a line. It is checkpointed, killed and restarted, and then writes
 /// `rest`.
@@ -147,7 +147,7 @@ fn damaged_contents() {
         bytes[contents.offset as usize + 1000] ^= 1;
         let bad = place.file("bad", &bytes);
         program.refuses_to_restart(&bad, &["bad", "checksum"]);
-        let ckpt = place.copied(env!("CARGO_BIN_EXE_ckpt").as_ref());
+        let ckpt = place.copied(&cargo::command());
         let said = Command::new(ckpt).arg("inspect").arg(&bad).output().expect("ckpt");
         assert_eq!(said.status.code(), Some(1));
         let output = String::from_utf8_lossy(&said.stdout);
