@@ -201,16 +201,10 @@ fn note(
     message: &Message,
     notes: &mut NoteWriter<'_>,
 ) -> Result<(), Obstacle> {
-    notes.push(bytes_of(&message.record()))?;
     let opened = message.opened();
-    let known: Result<(), Obstacle> = opened.iter().try_for_each(|&fd| {
-        let known = same_as(Fd(fd), opened)?.ok_or_else(|| {
-            Obstacle::new(format_args!("a socket with a descriptor in it that cannot be made out"))
-        })?;
-        Ok(notes.push(bytes_of(&known.0))?)
-    });
+    let noted = note_head(message, opened, notes);
     opened.iter().for_each(|&fd| call::close(Fd(fd)));
-    known?;
+    noted?;
     notes.align()?;
     if message.length > 0 {
         let room = notes.room().get_mut(..message.length).ok_or(ckpt_image::Full)?;
@@ -219,6 +213,21 @@ fn note(
         notes.advance(message.length)?;
     }
     Ok(notes.align()?)
+}
+
+/// Notes what stands before the bytes of a message: the numbers of the descriptors that it has `opened`.
+fn note_head(
+    message: &Message,
+    opened: &[i32],
+    notes: &mut NoteWriter<'_>,
+) -> Result<(), Obstacle> {
+    notes.push(bytes_of(&message.record()))?;
+    opened.iter().try_for_each(|&fd| {
+        let known = same_as(Fd(fd), opened)?.ok_or_else(|| {
+            Obstacle::new(format_args!("a socket with a descriptor in it that cannot be made out"))
+        })?;
+        Ok(notes.push(bytes_of(&known.0))?)
+    })
 }
 
 /// The lowest descriptor of the open file of `fd` that is not one of those that have just been opened.
@@ -305,9 +314,12 @@ impl Passed {
         while let Some(message) = queue.next(position, &mut room)? {
             let opened = message.opened();
             for (index, &fd) in opened.iter().enumerate() {
-                let result = self.take(Fd(fd), &opened[index..]);
+                let taken = self.take(Fd(fd), &opened[index..]);
+                if taken.is_err() {
+                    opened[index..].iter().for_each(|&fd| call::close(Fd(fd)));
+                    return taken;
+                }
                 call::close(Fd(fd));
-                result?;
             }
             position += message.length;
         }
