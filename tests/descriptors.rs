@@ -9,23 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::place::{names_in, run};
-use common::{Program, Running, User, each_user};
-
-/// Has the target check itself after its start, after each checkpoint and after each restart.
-fn three_generations(program: &Program) -> Running {
-    let mut run = program.start();
-    run.expect("ready");
-    run.check();
-    for _ in 0..3 {
-        run.checkpoint();
-        run.check();
-        run.kill();
-        assert_eq!(run.errors(), "");
-        run = program.restart(&program.image);
-        run.check();
-    }
-    run
-}
+use common::{User, each_user, generations};
 
 /// Restarts after all that the kernel kept of the program's outside of it has been removed, as after a
 /// reboot.
@@ -95,7 +79,7 @@ fn survives(target: &str, kind: &str) {
         for compiler in ["gcc", "musl-gcc"] {
             println!("with {compiler}");
             let program = place.compiled(compiler, target).args([kind]);
-            let mut run = three_generations(&program);
+            let mut run = generations(&program, 3, &[]);
             run.quit();
             assert_eq!(run.errors(), "");
         }

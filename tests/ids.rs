@@ -11,7 +11,9 @@ use std::process::Command;
 
 use ckpt_image::record::{Process, kind};
 use common::answers::{answer, python};
-use common::{Edited, Place, Program, Running, User, each_user, forbid_namespaces, killed_by};
+use common::{
+    Edited, PROMPT, Place, Program, Running, User, each_user, forbid_namespaces, killed_by, shell,
+};
 
 const SAME: &str = "--ids=same";
 const NAMESPACE: &str = "--ids=namespace";
@@ -230,7 +232,6 @@ fn nothing_comes_twice() {
 
 #[test]
 fn job_control_of_a_shell() {
-    const PROMPT: &str = "what next> ";
     each_way(|place, way| {
         let program = place.system("/bin/cat").on_terminal();
         let mut run = program.start();
@@ -238,18 +239,11 @@ fn job_control_of_a_shell() {
         run.checkpoint();
         run.kill();
         place.artifact("restart-static");
-        let mut shell = place
-            .system("/bin/bash")
-            .args(["--norc", "--noediting", "-i"])
-            .env("PS1", PROMPT)
-            .env("HISTFILE", "")
-            .on_terminal()
-            .start_bare();
+        let mut shell = shell(place);
         let echoes = |shell: &mut Running, line: &str| {
             shell.send(line);
             shell.expect(line);
         };
-        shell.expect_text(PROMPT);
         let command = format!("./restart-static {way} mycheckpoint");
         shell.send(&command);
         echoes(&mut shell, "in the foreground");

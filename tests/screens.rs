@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Place, Program, Running, each_user};
+use common::{PROMPT, Place, Program, Running, each_user};
 
 const ESCAPE: &str = "\x1b";
 
@@ -109,8 +109,6 @@ fn python_with_its_line_editor() {
         run.ends_well();
     });
 }
-
-const PROMPT: &str = "what next> ";
 
 /// An interactive shell on a terminal, which remembers what it is told.
 fn shell(place: &Place) -> Program<'_> {

@@ -4,28 +4,12 @@
 
 mod common;
 
-use common::{Place, Program, Running, each_user, killed_by, work};
-
-/// Has the target check itself after its start, after each checkpoint and after each restart.
-fn three_generations(program: &Program) -> Running {
-    let mut run = program.start();
-    run.expect("ready");
-    run.check();
-    for _ in 0..3 {
-        run.checkpoint();
-        run.check();
-        run.kill();
-        assert_eq!(run.errors(), "");
-        run = program.restart(&program.image);
-        run.check();
-    }
-    run
-}
+use common::{Place, Program, Running, each_user, generations, killed_by, work};
 
 /// All three generations, to the end, as each user.
 fn keeps_its_state(program: impl Fn(&Place) -> Program<'_>) {
     each_user(|place| {
-        let mut run = three_generations(&program(place));
+        let mut run = generations(&program(place), 3, &[]);
         run.quit();
         assert_eq!(run.errors(), "");
     });
@@ -124,7 +108,7 @@ fn what_musl_remembers_of_the_process() {
 fn dies_of_abort(compiler: &str) {
     each_user(|place| {
         let program = place.compiled(compiler, "libc_caches").args(["abort"]);
-        let mut run = three_generations(&program);
+        let mut run = generations(&program, 3, &[]);
         run.send("quit");
         let status = run.wait();
         assert!(killed_by(status, libc::SIGABRT), "{status}");

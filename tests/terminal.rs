@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, Program, Running, each_user, killed_by, killing_the_job};
+use common::{PROMPT, Program, Running, each_user, killed_by, killing_the_job, shell};
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
@@ -92,21 +92,6 @@ fn control_c_kills() {
 fn control_backslash_kills() {
     key_kills(CTRL_BACKSLASH, libc::SIGQUIT);
 }
-
-/// An interactive shell on a terminal. It prints its prompt when it is done with a command.
-fn shell(place: &Place) -> Running {
-    let mut shell = place
-        .system("/bin/bash")
-        .args(["--norc", "--noediting", "-i"])
-        .env("PS1", PROMPT)
-        .env("HISTFILE", "")
-        .on_terminal()
-        .start_bare();
-    shell.expect_text(PROMPT);
-    shell
-}
-
-const PROMPT: &str = "what next> ";
 
 #[test]
 fn job_control_of_a_shell() {

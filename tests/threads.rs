@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Place, Program, Running, User, each_user, killed_by, repetitions, work};
+use common::{Place, Program, User, each_user, generations, killed_by, repetitions, work};
 
 /// The targets, each with how many roles a thread can have in it.
 const CREWS: [(&str, usize); 3] = [("thread_waits", 8), ("thread_locks", 7), ("thread_selves", 7)];
@@ -11,22 +11,6 @@ const CREWS: [(&str, usize); 3] = [("thread_waits", 8), ("thread_locks", 7), ("t
 /// Without `--ids`: with the same ids, if that is possible.
 const SAME_IDS: &[&str] = &[];
 const NEW_IDS: &[&str] = &["--ids=new"];
-
-/// Has the target check itself after its start, after each checkpoint and after each restart.
-fn generations(program: &Program, count: usize, options: &[&str]) -> Running {
-    let mut run = program.start();
-    run.expect("ready");
-    run.check();
-    for generation in 1..=count {
-        run.checkpoint();
-        run.check();
-        run.kill();
-        assert_eq!(run.errors(), "", "generation {generation}");
-        run = program.restart_with(options, &program.image);
-        run.check();
-    }
-    run
-}
 
 /// A crew of `threads`, of which the first has role `first`, through three generations.
 fn survives(program: &Program, threads: usize, first: usize, options: &[&str]) {

@@ -182,6 +182,18 @@ fn own(name: fmt::Arguments<'_>) -> Line<64> {
     path
 }
 
+/// The lowest descriptor that `is_it`.
+fn lowest(is_it: impl Fn(Fd) -> Result<bool, Errno>) -> Result<Option<Fd>, Errno> {
+    let mut lowest = None;
+    proc::for_each_descriptor(|fd| {
+        if lowest.is_none() && is_it(fd)? {
+            lowest = Some(fd);
+        }
+        Ok::<(), Errno>(())
+    })?;
+    Ok(lowest)
+}
+
 /// The beginning of `fdinfo`.
 fn read_info(fd: Fd, text: &mut [u8]) -> Result<&[u8], Errno> {
     let file = call::File::open(own(format_args!("fdinfo/{}", fd.0)).as_path(), 0)?;

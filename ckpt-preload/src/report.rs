@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use ckpt_image::Full;
 use ckpt_sys::call::{self, STDERR, signal_bit};
 use ckpt_sys::{Errno, Escaped, Line};
-use linux_raw_sys::general::{SIGPIPE, SIGXFSZ};
+use linux_raw_sys::general::{POLLOUT, SIGPIPE, SIGXFSZ};
 
 /// Why there is no image.
 pub enum Failure {
@@ -53,7 +53,7 @@ pub fn not_written(why: fmt::Arguments<'_>) -> Failure {
 /// file may not become longer, is taken back, since it would kill the program.
 pub fn line(text: fmt::Arguments<'_>) {
     const OF_WRITING: u64 = signal_bit(SIGPIPE) | signal_bit(SIGXFSZ);
-    if !call::is_writable(STDERR) {
+    if !call::poll_now(STDERR, POLLOUT).is_ok_and(|ready| ready != 0) {
         return;
     }
     let mut line = Line::<2048>::new();

@@ -385,6 +385,13 @@ pub struct Socket {
 }
 const_assert_eq!(size_of::<Socket>(), 296);
 
+impl Socket {
+    /// Whether it is or was connected, as one end of a connection of which the other may be gone.
+    pub fn was_connected(&self) -> bool {
+        [phase::PAIRED, phase::CLOSED].contains(&self.phase)
+    }
+}
+
 /// What has been done with a socket.
 pub mod phase {
     /// It has been made, and perhaps been given an address.

@@ -38,11 +38,12 @@ use ckpt_image::files::{Descriptor, descriptor};
 use ckpt_image::record::{Session, all_with_tails, are_whole, first, kind};
 use ckpt_image::{Head, Invalid};
 use ckpt_sys::call::{self, Fd, File};
-use ckpt_sys::{Errno, Escaped, proc};
+use ckpt_sys::{Errno, Escaped, Line, proc};
 use linux_raw_sys::general::{
     F_DUPFD_CLOEXEC, F_GETFL, F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID, F_SETFD, F_SETFL, F_SETSIG,
-    FASYNC, FD_CLOEXEC, O_ACCMODE, O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECT, O_EXCL, O_NONBLOCK,
-    O_PATH, O_RDWR, O_TRUNC, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NOFILE, rlimit64, stat,
+    FASYNC, FD_CLOEXEC, O_ACCMODE, O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECT, O_DIRECTORY, O_EXCL,
+    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDWR, O_TMPFILE, O_TRUNC, RLIMIT_FSIZE, RLIMIT_MEMLOCK,
+    RLIMIT_NOFILE, rlimit64, stat,
 };
 
 use crate::image::Image;
@@ -93,10 +94,11 @@ pub fn check(image: &Image, head: &Head<'_>, changed: Changed) {
             image.fail(&Invalid::Damaged);
         }
         last = record.fd;
-        let shared = descriptors(image, head)
-            .find(|(other, ..)| other.fd == record.shares)
-            .is_some_and(|(other, ..)| other.shares == other.fd);
-        if record.shares != record.fd && !shared {
+        let is_shared =
+            |other: &Descriptor| (other.fd, other.shares) == (record.shares, record.shares);
+        if record.shares != record.fd
+            && !descriptors(image, head).any(|(other, ..)| is_shared(&other))
+        {
             image.fail(&Invalid::Damaged);
         }
     }
@@ -176,6 +178,15 @@ fn move_beyond(fd: Fd) -> Result<Fd, Errno> {
     let moved = duplicate_beyond(fd)?;
     call::close(fd);
     Ok(moved)
+}
+
+/// The flags of open(2) that are for a path, and not for what is opened.
+const OF_PATH: u32 = O_TMPFILE | O_DIRECTORY | O_NOFOLLOW;
+
+/// Opens the file of a descriptor anew.
+fn reopen(fd: Fd, flags: u32) -> Result<Fd, Errno> {
+    let own = Line::<48>::of(format_args!("/proc/self/fd/{}\0", fd.0));
+    call::openat(own.as_path(), flags & !OF_PATH, 0)
 }
 
 /// Gets this program's own descriptors out of the way. From here on lines go to a descriptor beyond all of

@@ -43,7 +43,7 @@ use ckpt_sys::call::{
 };
 use ckpt_sys::{Errno, proc};
 use linux_raw_sys::general::{
-    _NSIG, CLD_CONTINUED, CLD_EXITED, CLD_STOPPED, CLD_TRAPPED, MAP_ANONYMOUS, MAP_SHARED,
+    _NSIG, CLD_CONTINUED, CLD_EXITED, CLD_STOPPED, CLD_TRAPPED, MAP_ANONYMOUS, MAP_SHARED, POLLIN,
     PROT_READ, PROT_WRITE, SI_KERNEL, SI_TKILL, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGWINCH,
     WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED, siginfo_t,
 };
@@ -208,8 +208,9 @@ impl Crew {
         let board = self.board;
         close_all_but(&[Some(self.supervisor), Some(self.signals), program]);
         loop {
-            let readable = call::wait_until_readable([self.supervisor, self.signals]);
-            let supervisor_has_ended = readable.is_ok_and(|[ended, _]| ended);
+            let wanted = [self.supervisor, self.signals].map(|fd| (fd, POLLIN));
+            let supervisor_has_ended =
+                call::wait_until_ready(wanted).is_ok_and(|[ended, _]| ended != 0);
             // Before the list: what is asked now is answered by what has come until now.
             let asked = board.asked.load(SeqCst);
             while let Some(info) = call::take_pending(ALL_SIGNALS) {

@@ -282,24 +282,6 @@ pub fn is_terminal(fd: Fd) -> bool {
     filled::<termios>(|into| call!(__NR_ioctl, fd, linux_raw_sys::ioctl::TCGETS, into)).is_ok()
 }
 
-/// Whether a write to `fd` would not block: poll(2) with no time-out.
-pub fn is_writable(fd: Fd) -> bool {
-    let mut poll = pollfd { fd: fd.0, events: POLLOUT as i16, revents: 0 };
-    let now = timespec { tv_sec: 0, tv_nsec: 0 };
-    let null = core::ptr::null::<u64>();
-    call!(__NR_ppoll, &raw mut poll, 1_u32, &raw const now, null, 0_u32) == Ok(1)
-}
-
-/// Waits until one of the descriptors is readable; a pidfd is when the process has ended: poll(2).
-/// Tells which are.
-pub fn wait_until_readable<const N: usize>(fds: [Fd; N]) -> Result<[bool; N]> {
-    let mut polls = fds.map(|fd| pollfd { fd: fd.0, events: POLLIN as i16, revents: 0 });
-    let never = core::ptr::null::<timespec>();
-    let mask = core::ptr::null::<u64>();
-    again(|| call!(__NR_ppoll, polls.as_mut_ptr(), N, never, mask, 0_u32))?;
-    Ok(polls.map(|poll| poll.revents != 0))
-}
-
 /// Finds runs of pages that have all of `categories`, from `start` on: `ioctl(PAGEMAP_SCAN)` on a
 /// `/proc/PID/pagemap` (Documentation/admin-guide/mm/pagemap.rst; Linux 6.7). Returns how many, and
 /// the address behind the last page that was looked at.

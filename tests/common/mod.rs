@@ -25,8 +25,8 @@ pub use edited::Edited;
 pub use filter::{forbid_files_without_name, forbid_namespaces};
 pub use place::{Place, User};
 pub use program::{Program, Stream};
-pub use running::{Running, killed_by};
-pub use terminal::{Terminal, killing_the_job};
+pub use running::{Running, generations, killed_by};
+pub use terminal::{PROMPT, Terminal, killing_the_job, shell};
 pub use watch::Watch;
 
 use std::hash::{BuildHasher, RandomState};

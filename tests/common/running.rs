@@ -453,6 +453,22 @@ impl Drop for Running {
     }
 }
 
+/// Has the target check itself after its start, after each checkpoint and after each restart.
+pub fn generations(program: &Program, count: usize, options: &[&str]) -> Running {
+    let mut run = program.start();
+    run.expect("ready");
+    run.check();
+    for generation in 1..=count {
+        run.checkpoint();
+        run.check();
+        run.kill();
+        assert_eq!(run.errors(), "", "generation {generation}");
+        run = program.restart_with(options, &program.image);
+        run.check();
+    }
+    run
+}
+
 /// Whether `status` is the death by `signal`.
 pub fn killed_by(status: ExitStatus, signal: i32) -> bool {
     status.signal() == Some(signal)

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
+use super::{Place, Running};
+
 /// Both ends of a new pseudo-terminal that neither echoes nor translates line ends.
 pub struct Terminal {
     /// The user's end: what is written to it has been typed.
@@ -61,3 +63,19 @@ pub fn take_terminal() -> io::Result<()> {
 pub fn killing_the_job(signal: &str) -> String {
     format!("kill -{signal} %1; while jobs | grep -q 'Running\\|Stopped'; do :; done")
 }
+
+/// An interactive shell on a terminal. It prints its prompt when it is done with a command.
+pub fn shell(place: &Place) -> Running {
+    let mut shell = place
+        .system("/bin/bash")
+        .args(["--norc", "--noediting", "-i"])
+        .env("PS1", PROMPT)
+        .env("HISTFILE", "")
+        .on_terminal()
+        .start_bare();
+    shell.expect_text(PROMPT);
+    shell
+}
+
+/// What it prints when it is ready.
+pub const PROMPT: &str = "what next> ";

@@ -3,11 +3,11 @@
 use bytemuck::{Zeroable, bytes_of};
 use ckpt_image::NoteWriter;
 use ckpt_image::files::{Watched, descriptor};
+use ckpt_sys::Errno;
 use ckpt_sys::call::{self, Fd, File};
 use ckpt_sys::lines::{Lines, number};
-use ckpt_sys::{Errno, proc};
 
-use super::{Found, Obstacle, own};
+use super::{Found, Obstacle, lowest, own};
 
 /// An epoll set: what it watches, by the lines `tfd: N events: N data: N pos:N ino:N sdev:N` of its
 /// `fdinfo`.
@@ -71,13 +71,6 @@ impl Entry {
         if is_it(Fd(self.fd)) {
             return Ok(Some(Fd(self.fd)));
         }
-        let mut holder = None;
-        proc::for_each_descriptor(|fd| {
-            if holder.is_none() && is_it(fd) {
-                holder = Some(fd);
-            }
-            Ok::<(), Errno>(())
-        })?;
-        Ok(holder)
+        lowest(|fd| Ok(is_it(fd)))
     }
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable;
 use ckpt_image::NoteWriter;
-use ckpt_image::files::{Socket, SocketOption, phase};
+use ckpt_image::files::{Socket, SocketOption};
 use ckpt_sys::call::{self, Fd};
 use linux_raw_sys::net::*;
 use linux_raw_sys::netlink::{
@@ -153,7 +153,7 @@ fn levels(socket: &Socket) -> [(u32, &'static [u32]); 8] {
     let family = u32::from(socket.family);
     let is_internet = [AF_INET, AF_INET6].contains(&family);
     let is_stream = u32::from(socket.kind) == SOCK_STREAM;
-    let is_connected = [phase::PAIRED, phase::CLOSED].contains(&socket.phase);
+    let is_connected = socket.was_connected();
     let protocol = if is_stream { OF_TCP } else { OF_UDP };
     [
         (IPPROTO_IP as u32, when(is_internet, OF_IP)),

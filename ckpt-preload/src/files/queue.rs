@@ -8,12 +8,12 @@ use bytemuck::{Zeroable, bytes_of};
 use ckpt_image::files::{Descriptor, Queue, QueueMessage, descriptor};
 use ckpt_image::record::all_with_tails;
 use ckpt_image::{Full, NoteWriter};
+use ckpt_sys::Errno;
 use ckpt_sys::call::{self, Fd, File};
 use ckpt_sys::lines::number;
-use ckpt_sys::{Errno, Line};
 use linux_raw_sys::general::{O_NONBLOCK, O_RDWR};
 
-use super::{Found, Obstacle, descriptors, holder};
+use super::{Found, Obstacle, descriptors, holder, own};
 
 /// Notes what is in it, if it is the first descriptor of it.
 pub fn capture(
@@ -32,7 +32,7 @@ pub fn capture(
             "a message queue that process {pid} has open, too"
         )));
     }
-    let path = Line::<64>::of(format_args!("/proc/thread-self/fd/{}\0", found.fd.0));
+    let path = own(format_args!("fd/{}", found.fd.0));
     let queue = File::open(path.as_path(), O_RDWR | O_NONBLOCK).map_err(|why| {
         Obstacle::new(format_args!("a message queue that cannot be read ({why})"))
     })?;

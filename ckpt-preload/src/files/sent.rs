@@ -19,7 +19,7 @@ use linux_raw_sys::net::{
     SO_PEEK_OFF, SO_TYPE, SOCK_STREAM, SOL_SOCKET, ucred,
 };
 
-use super::{Found, Obstacle, read_info};
+use super::{Found, Obstacle, lowest, read_info};
 use crate::config::config;
 
 /// How an option of a Unix socket is while it is looked at, and what it was.
@@ -175,14 +175,10 @@ pub fn capture(
     notes: &mut NoteWriter<'_>,
 ) -> Result<(), Obstacle> {
     if u32::from(socket.family) != AF_UNIX {
-        return match socket.phase {
-            phase::PAIRED | phase::CLOSED => capture_bytes(found.fd, notes),
-            _ => Ok(()),
-        };
+        return if socket.was_connected() { capture_bytes(found.fd, notes) } else { Ok(()) };
     }
     let is_stream = u32::from(socket.kind) == SOCK_STREAM;
-    let is_connected = [phase::PAIRED, phase::CLOSED].contains(&socket.phase);
-    if socket.phase == phase::LISTENING || (is_stream && !is_connected) {
+    if socket.phase == phase::LISTENING || (is_stream && !socket.was_connected()) {
         return Ok(());
     }
     let queue = Queue::of_unix(found.fd)?;
@@ -234,20 +230,12 @@ fn note_head(
 fn same_as(fd: Fd, opened: &[i32]) -> Result<Option<Fd>, Errno> {
     let tid = call::gettid();
     let status = call::fstat(fd)?;
-    let is_it = |other: Fd| {
-        !opened.contains(&other.0)
+    lowest(|other| {
+        Ok(!opened.contains(&other.0)
             && call::fstat(other)
                 .is_ok_and(|found| (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino))
-            && call::same_open_file(tid, fd, other) == Ok(true)
-    };
-    let mut same = None;
-    proc::for_each_descriptor(|other| {
-        if same.is_none() && is_it(other) {
-            same = Some(other);
-        }
-        Ok::<(), Errno>(())
-    })?;
-    Ok(same)
+            && call::same_open_file(tid, fd, other) == Ok(true))
+    })
 }
 
 /// Notes the bytes that an end of a TCP connection has received.

@@ -8,14 +8,14 @@ use bytemuck::{Zeroable, bytes_of};
 use ckpt_image::NoteWriter;
 use ckpt_image::files::{Descriptor, Socket, descriptor, ending, phase};
 use ckpt_sys::call::{self, Address, Fd, File};
-use ckpt_sys::{Errno, Line, SocketObstacle, UnixSocket, proc};
+use ckpt_sys::{Errno, Line, SocketObstacle, UnixSocket};
 use linux_raw_sys::general::{O_NONBLOCK, O_PATH, POLLERR, POLLRDHUP, S_IFMT, S_IFSOCK};
 use linux_raw_sys::net::{
     AF_INET, AF_INET6, AF_UNIX, SO_DOMAIN, SO_PROTOCOL, SO_TYPE, SOCK_DGRAM, SOCK_STREAM,
     SOL_SOCKET, tcp_info,
 };
 
-use super::{Found, Obstacle, options, sent};
+use super::{Found, Obstacle, lowest, options, sent};
 
 /// The states of a TCP socket (include/net/tcp_states.h).
 mod tcp {
@@ -137,18 +137,6 @@ fn descriptor_of(inode: u32, found: &Found<'_>) -> Result<Option<Fd>, Errno> {
         Ok(status.st_mode & S_IFMT == S_IFSOCK
             && (status.st_dev, status.st_ino) == (found.status.st_dev, inode.into()))
     })
-}
-
-/// The lowest descriptor that `is_it`.
-fn lowest(is_it: impl Fn(Fd) -> Result<bool, Errno>) -> Result<Option<Fd>, Errno> {
-    let mut lowest = None;
-    proc::for_each_descriptor(|fd| {
-        if lowest.is_none() && is_it(fd)? {
-            lowest = Some(fd);
-        }
-        Ok::<(), Errno>(())
-    })?;
-    Ok(lowest)
 }
 
 /// A TCP socket, or one that looks like it.

@@ -6,12 +6,12 @@ use ckpt_image::{Full, NoteWriter};
 use ckpt_sys::call::{self, Fd};
 use ckpt_sys::descriptor::Kind;
 use ckpt_sys::pseudo_terminal::{self, Ends};
-use ckpt_sys::{Errno, Line, proc};
+use ckpt_sys::{Errno, Line};
 use linux_raw_sys::general::{
     F_GETFL, ICANON, O_ACCMODE, O_PATH, O_RDWR, POLLHUP, POLLIN, POLLOUT, stat,
 };
 
-use super::{Found, Obstacle, holder};
+use super::{Found, Obstacle, holder, lowest};
 
 /// A terminal.
 pub fn capture(found: &Found<'_>, flags: u32, notes: &mut NoteWriter<'_>) -> Result<u32, Obstacle> {
@@ -72,14 +72,7 @@ fn terminal_of(device: u32) -> Option<Fd> {
 
 /// The lowest descriptor that `is_it`.
 fn find(is_it: impl Fn(Fd, &stat) -> bool) -> Option<Fd> {
-    let mut found = None;
-    let _ = proc::for_each_descriptor(|fd| {
-        if found.is_none() && call::fstat(fd).is_ok_and(|status| is_it(fd, &status)) {
-            found = Some(fd);
-        }
-        Ok::<(), Errno>(())
-    });
-    found
+    lowest(|fd| Ok(call::fstat(fd).is_ok_and(|status| is_it(fd, &status)))).ok().flatten()
 }
 
 /// Refuses a pseudo-terminal that somebody else has, too.

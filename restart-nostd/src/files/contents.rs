@@ -16,14 +16,11 @@ use linux_raw_sys::general::{
     O_PATH, O_RDWR, O_TMPFILE, SEEK_SET,
 };
 
-use super::{Restored, descriptors, move_beyond};
+use super::{OF_PATH, Restored, descriptors, move_beyond, reopen};
 use crate::contents::{for_each_chunk, write_differences};
 use crate::image::Image;
 use crate::paths::{Shown, is_moved, with_name, with_path};
 use crate::report::{OrFail, fail};
-
-/// The flags of open(2) that are for a path, and not for what is opened.
-const OF_PATH: u32 = O_TMPFILE | O_DIRECTORY | O_NOFOLLOW;
 
 /// Refuses shared memory that is not what the program had; if it is gone it will be made again.
 pub fn check_shared_memory(head: &Head<'_>, path: &[u8], inode: u64) {
@@ -70,12 +67,6 @@ pub fn restore(restored: &Restored<'_>) {
     if record.flags & O_PATH == 0 {
         call::lseek(Fd(record.fd), record.offset as i64, SEEK_SET).or_fail(step);
     }
-}
-
-/// Opens the file of a descriptor anew.
-pub fn reopen(fd: Fd, flags: u32) -> Result<Fd, Errno> {
-    let own = Line::<48>::of(format_args!("/proc/self/fd/{}\0", fd.0));
-    call::openat(own.as_path(), flags & !OF_PATH, 0)
 }
 
 /// A memfd with nothing in it.

@@ -11,7 +11,6 @@ use linux_raw_sys::net::{
 use linux_raw_sys::netlink::{NETLINK_ADD_MEMBERSHIP, NETLINK_LIST_MEMBERSHIPS};
 
 use super::Restored;
-use super::socket::was_connected;
 use crate::report::note;
 
 /// Sets them.
@@ -21,7 +20,7 @@ pub fn restore(restored: &Restored<'_>, socket: &Socket) {
     for (option, value) in all_with_tails::<SocketOption>(options) {
         let SocketOption { level, name, .. } = option;
         // It has been decided by the connection.
-        let decided = was_connected(socket) && (level, name) == (IPPROTO_IPV6 as u32, IPV6_V6ONLY);
+        let decided = socket.was_connected() && (level, name) == (IPPROTO_IPV6 as u32, IPV6_V6ONLY);
         if !decided
             && let Err(errno) = set(fd, level, name, value)
             && socket.phase != phase::CLOSED

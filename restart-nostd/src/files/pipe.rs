@@ -7,13 +7,13 @@
 use ckpt_image::files::{Message, Pipe, descriptor};
 use ckpt_image::record::all_with_tails;
 use ckpt_sys::call::{self, Fd, File};
-use ckpt_sys::{Errno, Escaped, Line};
+use ckpt_sys::{Errno, Escaped};
 use linux_raw_sys::general::{
     F_DUPFD_CLOEXEC, F_SETFL, F_SETPIPE_SZ, O_ACCMODE, O_CLOEXEC, O_DIRECT, O_NONBLOCK, O_RDWR,
     S_IFIFO, S_IFMT,
 };
 
-use super::{Restored, descriptors, move_beyond};
+use super::{Restored, descriptors, move_beyond, reopen};
 use crate::paths::{Shown, with_path};
 use crate::report::{OrFail, fail, note};
 
@@ -41,8 +41,7 @@ pub fn restore(restored: &Restored<'_>) {
     let [to_read, to_write] = make(restored);
     for (other, path, state) in all() {
         let through = if other.flags & O_ACCMODE == 0 { &to_read } else { &to_write };
-        let own = Line::<48>::of(format_args!("/proc/self/fd/{}\0", through.fd().0));
-        let opened = call::openat(own.as_path(), other.flags & !O_DIRECT, 0).or_fail(step);
+        let opened = reopen(through.fd(), other.flags & !O_DIRECT).or_fail(step);
         if other.flags & O_DIRECT != 0 {
             call::fcntl(opened, F_SETFL, other.flags).or_fail(step);
         }

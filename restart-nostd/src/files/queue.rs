@@ -7,8 +7,7 @@ use ckpt_sys::call::{self, Fd, File};
 use ckpt_sys::{Errno, Escaped, Line, proc};
 use linux_raw_sys::general::{O_CLOEXEC, O_CREAT, O_EXCL, O_NONBLOCK, O_RDWR};
 
-use super::contents::reopen;
-use super::{Restored, move_beyond};
+use super::{Restored, move_beyond, reopen};
 use crate::paths::with_name as with_path;
 use crate::report::{OrFail, fail};
 

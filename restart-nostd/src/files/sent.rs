@@ -10,7 +10,7 @@ use linux_raw_sys::net::{
 };
 
 use super::Restored;
-use super::socket::{is_unix, local, other_end, partner, was_connected};
+use super::socket::{is_unix, local, other_end, partner};
 use crate::report::OrFail;
 
 /// Sends again what was in the queue of a socket.
@@ -22,7 +22,7 @@ pub fn restore(restored: &Restored<'_>, socket: &Socket) {
     }
     let step = format_args!("sending again what was on its way to descriptor {}", record.fd);
     let named;
-    let from = if !was_connected(socket) {
+    let from = if !socket.was_connected() {
         // Anybody may send to a socket with a name.
         let kind = u32::from(socket.kind) | O_CLOEXEC;
         named = call::socket(AF_UNIX, kind, 0).map(File::from_fd).or_fail(step);

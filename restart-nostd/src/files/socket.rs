@@ -56,15 +56,10 @@ pub fn is_unix(socket: &Socket) -> bool {
     u32::from(socket.family) == AF_UNIX
 }
 
-/// Whether it is made as one end of a new connection.
-pub fn was_connected(socket: &Socket) -> bool {
-    [phase::PAIRED, phase::CLOSED].contains(&socket.phase)
-}
-
 /// Makes a socket, and the one that it is connected to.
 pub fn restore(restored: &Restored<'_>) {
     let socket: Socket = restored.state();
-    if !was_connected(&socket) {
+    if !socket.was_connected() {
         return make(restored, &socket);
     }
     let step = format_args!("making the connection of descriptor {}", restored.record.fd);
@@ -270,10 +265,10 @@ fn end(restored: &Restored<'_>, socket: &Socket) {
     {
         note(format_args!("the socket {} cannot send to {}: {errno}", fd.0, remote(socket)));
     }
-    if is_unix(socket) || was_connected(socket) {
+    if is_unix(socket) || socket.was_connected() {
         options::restore(restored, socket);
     }
-    if was_connected(socket) && partner(restored, socket).is_none() {
+    if socket.was_connected() && partner(restored, socket).is_none() {
         lose(fd, File::from_fd(other_end(restored.record)), socket);
     }
     for (bit, how) in [(1, SHUT_RD), (2, SHUT_WR)] {

@@ -12,10 +12,7 @@ use crate::report::{OrFail, fail, note};
 
 /// Whether a socket gets a name; one that was accepted has that of the socket that was listening.
 fn has_name(socket: &Socket) -> bool {
-    let may_have = match socket.phase {
-        phase::PAIRED | phase::CLOSED => u32::from(socket.kind) == SOCK_DGRAM,
-        _ => true,
-    };
+    let may_have = !socket.was_connected() || u32::from(socket.kind) == SOCK_DGRAM;
     is_unix(socket) && may_have && !local(socket).name().is_empty()
 }
 

@@ -5,12 +5,12 @@ use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use ckpt_image::files::{Terminal, descriptor};
 use ckpt_image::record::first;
 use ckpt_sys::call::{self, Fd};
-use ckpt_sys::{Errno, Escaped, Line};
+use ckpt_sys::{Errno, Escaped};
 use linux_raw_sys::general::{
     ICANON, O_NOCTTY, O_NONBLOCK, O_PATH, O_RDWR, SIGTTOU, SIGWINCH, termios2, winsize,
 };
 
-use super::{Restored, descriptors, duplicate_beyond, inherit, move_beyond, take_nothing};
+use super::{Restored, descriptors, duplicate_beyond, inherit, move_beyond, reopen, take_nothing};
 use crate::image::Image;
 use crate::report::note;
 use crate::signals;
@@ -53,12 +53,11 @@ pub fn restore(restored: &Restored<'_>) {
 fn open(path: &[u8], flags: u32) -> Result<Fd, Errno> {
     let flags = flags | O_NOCTTY;
     let here = Fd(HERE.load(Relaxed));
-    let again = Line::<48>::of(format_args!("/proc/self/fd/{}\0", here.0));
     let controlling = || call::openat(c"/dev/tty", flags, 0);
     let is_controlling = path == b"/dev/tty" || here.0 < 0;
     let opened = if is_controlling { controlling() } else { Err(Errno::ENXIO) };
     opened
-        .or_else(|_| call::openat(again.as_path(), flags, 0))
+        .or_else(|_| reopen(here, flags))
         .or_else(|errno| if flags & O_PATH == 0 { duplicate_beyond(here) } else { Err(errno) })
         .or_else(|_| controlling())
 }

@@ -32,6 +32,16 @@ pub fn poll_now(fd: Fd, events: u32) -> Result<u32> {
     Ok(poll.revents as u16 as u32)
 }
 
+/// Waits until something can be done with one of the descriptors: poll(2), each with the events that are
+/// waited for. Returns those that have come.
+pub fn wait_until_ready<const N: usize>(wanted: [(Fd, u32); N]) -> Result<[u32; N]> {
+    let mut polls =
+        wanted.map(|(fd, events)| pollfd { fd: fd.0, events: events as i16, revents: 0 });
+    let (never, mask) = (null::<timespec>(), null::<u64>());
+    again(|| call!(__NR_ppoll, polls.as_mut_ptr(), N, never, mask, 0_u32))?;
+    Ok(polls.map(|poll| u32::from(poll.revents as u16)))
+}
+
 /// eventfd2(2) with a count of 0.
 pub fn eventfd(flags: u32) -> Result<Fd> {
     call!(__NR_eventfd2, 0_u32, flags).map(|fd| Fd(fd as i32))

@@ -1,7 +1,5 @@
 //! Terminals and pseudo-terminals (ioctl_tty(2)), process groups and sessions.
 
-use core::ptr::null;
-
 use linux_raw_sys::general::{self as nr, *};
 use linux_raw_sys::ioctl::*;
 
@@ -95,14 +93,4 @@ pub fn is_exclusive(terminal: Fd) -> Result<bool> {
 /// Lets nobody else open a terminal: `ioctl(TIOCEXCL)`.
 pub fn be_exclusive(terminal: Fd) -> Result<()> {
     call!(__NR_ioctl, terminal, TIOCEXCL).map(drop)
-}
-
-/// Waits until something can be done with one of the descriptors: poll(2), each with the events that are
-/// waited for. Returns those that have come.
-pub fn wait_until_ready<const N: usize>(wanted: [(Fd, u32); N]) -> Result<[u32; N]> {
-    let mut polls =
-        wanted.map(|(fd, events)| pollfd { fd: fd.0, events: events as i16, revents: 0 });
-    let (never, mask) = (null::<timespec>(), null::<u64>());
-    super::again(|| call!(__NR_ppoll, polls.as_mut_ptr(), N, never, mask, 0_u32))?;
-    Ok(polls.map(|poll| u32::from(poll.revents as u16)))
 }
