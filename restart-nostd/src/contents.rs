@@ -26,6 +26,7 @@ const UNIT: usize = 4096;
 pub fn load<'a>(image: &Image, mut mappings: impl Iterator<Item = (Mapping, &'a [u8])>) {
     let memory = File::open(c"/proc/self/mem", O_RDWR).or_fail(format_args!("/proc/self/mem"));
     let head = image.head();
+    let mut data = Data { fd: image.fd, from: 0, found: 0..0 };
     let mut current = mappings.next();
     for segment in head.segments().filter(|segment| segment.stored > 0) {
         while current.is_some_and(|(record, _)| record.end <= segment.address) {
@@ -47,7 +48,7 @@ pub fn load<'a>(image: &Image, mut mappings: impl Iterator<Item = (Mapping, &'a 
             mapping::FILE if shared && !is_replaced(&record, name) => check_only(image, &segment),
             mapping::FILE => load_differences(image, &segment, memory.fd()),
             _ if first_protection(&record) & (PROT_READ | PROT_WRITE) == PROT_READ | PROT_WRITE => {
-                let sum = load_directly(image, &segment);
+                let sum = load_directly(image, &segment, &mut data);
                 if record.protection & PROT_EXEC != 0 {
                     // Elsewhere the kernel does it, since it writes there itself.
                     // SAFETY: the memory has been mapped to be filled in, so it is readable.
@@ -87,13 +88,34 @@ fn check_only(image: &Image, segment: &Segment) -> Checksum {
     sum
 }
 
+/// Where a file has data, as it was found last: a file system that looks at each page to find the next
+/// hole, as tmpfs does, is asked once for all segments up to there.
+struct Data {
+    fd: Fd,
+    /// From here up to `found` there is none.
+    from: u64,
+    found: Range<u64>,
+}
+
+impl Data {
+    /// The first data that lies in `part`, or nothing at its end.
+    fn within(&mut self, part: Range<u64>) -> Range<u64> {
+        if !(self.from..self.found.end).contains(&part.start) {
+            self.from = part.start;
+            self.found = call::data_in(self.fd, part.start..u64::MAX);
+        }
+        let clamp = |at: u64| at.clamp(part.start, part.end);
+        clamp(self.found.start)..clamp(self.found.end)
+    }
+}
+
 /// Loads a segment into memory that is new, and therefore zero, and can be written. Holes of the file
 /// are passed over, so that pages of zeros take no memory.
-fn load_directly(image: &Image, segment: &Segment) -> Checksum {
+fn load_directly(image: &Image, segment: &Segment, data: &mut Data) -> Checksum {
     let mut sum = Checksum::new();
     let (mut at, end) = (segment.offset, segment.offset + segment.stored);
     while at < end {
-        let Range { start: data, end: hole } = call::data_in(image.fd, at..end);
+        let Range { start: data, end: hole } = data.within(at..end);
         sum.update_zeros(data - at);
         let address = segment.address + data - segment.offset;
         // SAFETY: the memory of the image's, which has been mapped to be filled in.
