@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::place::{names_in, run};
-use common::{User, each_user, generations};
+use common::{Place, Program, User, each_user, generations, not_run};
 
 /// Restarts after all that the kernel kept of the program's outside of it has been removed, as after a
 /// reboot.
@@ -61,6 +61,100 @@ fn segments_that_are_gone() {
     survives_the_loss("segments", |pid| {
         let key = format!("{:#x}", 0x5eed_0000 | pid);
         run(Command::new("ipcrm").args(["-M", &key]));
+    });
+}
+
+/// A program in name spaces of its own, as a user without privileges: in each life they are new, as after a
+/// reboot. `first` is done in them before.
+fn in_new_spaces<'p>(program: &Program<'p>, first: &str) -> Program<'p> {
+    let script = format!("{first} exec \"$0\" \"$@\"");
+    let spaces = ["--user", "--map-current-user", "--ipc", "sh", "-c", &script];
+    program.clone().wrapped("unshare", &spaces)
+}
+
+/// Whether anybody may make such name spaces.
+fn are_spaces_to_be_had(place: &Place) -> bool {
+    let status = in_new_spaces(&place.system("/bin/true"), "").start_bare().wait();
+    if !status.success() {
+        not_run("semaphores after a reboot, which takes name spaces of the user's own");
+    }
+    status.success()
+}
+
+#[test]
+fn sets_of_semaphores_that_are_gone() {
+    each_user(|place| {
+        if !are_spaces_to_be_had(place) {
+            return;
+        }
+        let program = place.compiled("gcc", "holds_memory").args(["sets"]);
+        generations(&in_new_spaces(&program, ""), 3, &[]).quit();
+        let image = &program.image;
+        let taken = in_new_spaces(&program, "ipcmk -S 1 >/dev/null; ipcmk -S 1 >/dev/null;");
+        taken.refuses_to_restart(image, &["another set of semaphores has the id 1", "ipcrm -s 1"]);
+        let passed =
+            in_new_spaces(&program, "ipcmk -S 1 >/dev/null; ipcmk -S 1 >/dev/null; ipcrm -a;");
+        if place.user == User::Ordinary {
+            passed.refuses_to_restart(image, &["its id", "CAP_CHECKPOINT_RESTORE"]);
+        } else {
+            let mut run = passed.restart(image);
+            run.check();
+            run.quit();
+        }
+    });
+}
+
+/// What the end of a process undoes of semaphores is undone in every life.
+#[test]
+fn semaphores_that_are_given_back() {
+    each_user(|place| {
+        let program = place.compiled("gcc", "holds_memory").args(["sets"]);
+        let mut run = program.start();
+        run.expect("ready");
+        let key = 0x5eed_0000 | run.pid;
+        // SAFETY: system calls without pointers.
+        let value = || unsafe { libc::semctl(libc::semget(key, 0, 0), 0, libc::GETVAL) };
+        run.checkpoint();
+        for _ in 0..2 {
+            assert_eq!(value(), 3);
+            run.kill();
+            assert_eq!(value(), 5);
+            run = program.restart(&program.image);
+            run.reads_stdin();
+        }
+        run.check();
+        if are_spaces_to_be_had(place) {
+            run.kill();
+            run = program.restart_with(&["--ids=namespace"], &program.image);
+            run.check();
+        }
+        run.quit();
+    });
+}
+
+/// Semaphores that another process has used since the checkpoint stay as they are, and a line says so.
+#[test]
+fn semaphores_that_another_process_uses() {
+    each_user(|place| {
+        let program = place.compiled("gcc", "holds_memory").args(["sets"]);
+        let mut run = program.start();
+        run.expect("ready");
+        let key = 0x5eed_0000 | run.pid;
+        run.checkpoint();
+        run.kill();
+        let user = place.compiled("gcc", "holds_memory").args(["user-of-set", &key.to_string()]);
+        let mut user = user.start_bare();
+        user.expect("ready");
+        let mut run = program.restart(&program.image);
+        let line = run.error_line();
+        assert!(line.contains(&format!("is used by process {} meanwhile", user.pid)), "{line}");
+        run.send("check");
+        assert!(run.line().starts_with("FAIL"));
+        run.kill();
+        user.quit();
+        let mut run = program.restart(&program.image);
+        run.check();
+        run.quit();
     });
 }
 
@@ -121,6 +215,7 @@ kinds! { "holds_memory":
     memory_shared_by_name "shared",
     semaphores "semaphores",
     segments_of_shared_memory "segments",
+    sets_of_semaphores "sets",
     message_queues "queues",
 }
 

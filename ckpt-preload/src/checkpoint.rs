@@ -11,7 +11,8 @@ use crate::report::{Failure, OrReport, not_written};
 use crate::scratch::Buffers;
 use crate::writer::{self, Contents};
 use crate::{
-    files, limits, memory, process, refuse, report, segments, signals, thread, threads, timers,
+    files, limits, memory, process, refuse, report, segments, semaphores, signals, thread, threads,
+    timers,
 };
 
 /// Takes a checkpoint, on the private stack. `request` is a [`Request`].
@@ -68,6 +69,7 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
     let files = files::capture(&mut notes, text)?;
     memory::leave_to_descriptors(mappings, &notes.bytes()[files.descriptors]);
     memory::capture(&mut notes, mappings)?;
+    semaphores::capture(&mut notes)?;
     process::capture_attributes(&mut notes, text)?;
     process::capture_clocks(&mut notes)?;
     process::capture_session(&mut notes)?;

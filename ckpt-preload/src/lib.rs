@@ -11,6 +11,7 @@
 //!     memory        mappings, pages, layout
 //!     thread        thread pointers and what the C library has told the kernel
 //!     files         descriptors
+//!     semaphores    those of System V
 //!     timers        interval timers, POSIX timers
 //!     process       identity, limits, names, the standard notes of a core file
 //!   writer        and writes it, complete and checked, under the name of the image.
@@ -42,6 +43,7 @@ mod refuse;
 mod report;
 mod scratch;
 mod segments;
+mod semaphores;
 mod signals;
 mod thread;
 mod threads;

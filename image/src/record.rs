@@ -47,6 +47,9 @@ pub mod kind {
     pub const FILE_CONTENTS: u32 = 0x434b_000f;
     /// [`Segment`](super::Segment)s of System V shared memory.
     pub const SEGMENTS: u32 = 0x434b_0010;
+    /// [`SemaphoreSet`](super::SemaphoreSet)s of System V, each followed by its
+    /// [`Semaphore`](super::Semaphore)s.
+    pub const SEMAPHORES: u32 = 0x434b_0014;
     /// [`Session`](super::Session).
     pub const SESSION: u32 = 0x434b_0012;
 }
@@ -172,6 +175,47 @@ pub struct Segment {
     pub reserved: u32,
 }
 const_assert_eq!(size_of::<Segment>(), 32);
+
+/// A set of System V semaphores (semctl(2)). Behind it stand its [`Semaphore`]s.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct SemaphoreSet {
+    /// Its id.
+    pub id: i32,
+    /// Its key, or 0.
+    pub key: u32,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its owner
+    pub user: u32,
+    /// and group.
+    pub group: u32,
+    /// Whether semop(2) had been called for it (`sem_otime`): 1 or 0.
+    pub operated: u32,
+    /// How many semaphores it has.
+    pub count: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+const_assert_eq!(size_of::<SemaphoreSet>(), 32);
+
+impl SemaphoreSet {
+    /// The most that an image has.
+    pub const MOST: usize = 1024;
+}
+
+/// A semaphore of a set.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Semaphore {
+    /// Its value.
+    pub value: u16,
+    /// What the end of the process adds to it, because of `SEM_UNDO` (semop(2)).
+    pub adjustment: i16,
+    /// Whether a process has operated on it (`GETPID`): 1 or 0.
+    pub used: u32,
+}
+const_assert_eq!(size_of::<Semaphore>(), 8);
 
 /// What the kernel believes of the layout of memory: `struct prctl_mm_map` without the auxiliary
 /// vector, which is in NT_AUXV.
@@ -436,6 +480,11 @@ pub trait WithTail: Pod {
 impl WithTail for Mapping {
     fn tail_length(&self) -> usize {
         self.name_length as usize
+    }
+}
+impl WithTail for SemaphoreSet {
+    fn tail_length(&self) -> usize {
+        self.count as usize * size_of::<Semaphore>()
     }
 }
 impl WithTail for Thread {

@@ -9,7 +9,7 @@ use ckpt_image::files::{
 };
 use ckpt_image::record::{
     Attributes, Checksums, Clocks, Disposition, IntervalTimer, Layout, Mapping, PRCTLS, Pending,
-    Process, Range, Segment, Session, Thread, Timer, kind, mapping,
+    Process, Range, Segment, Semaphore, SemaphoreSet, Session, Thread, Timer, kind, mapping,
 };
 use ckpt_image::{FileHeader, PREFIX, ProgramHeader, SectionHeader, VERSION, VmFlags};
 
@@ -122,6 +122,8 @@ fn structures() {
     describes!(text, Extent [start length]);
     describes!(text, Queue [most longest mode user group reserved]);
     describes!(text, QueueMessage [length priority]);
+    describes!(text, SemaphoreSet [id key mode user group operated count reserved]);
+    describes!(text, Semaphore [value adjustment used]);
     describes!(text, Segment [id key size mode user group reserved]);
     describes!(text, Terminal [
         input output control local discipline keys input_speed output_speed rows columns width height
@@ -159,7 +161,7 @@ fn numbers() {
     let notes = &section(text, "Our notes");
     names!(notes, "| type | number |", kind [
         PROCESS MAPPINGS LAYOUT THREADS DISPOSITIONS PENDING INTERVAL_TIMERS TIMERS DESCRIPTORS
-        ATTRIBUTES CPU GUARDS CHECKSUMS CLOCKS FILE_CONTENTS SEGMENTS SESSION
+        ATTRIBUTES CPU GUARDS CHECKSUMS CLOCKS FILE_CONTENTS SEGMENTS SESSION SEMAPHORES
     ], "{:#x}");
     let mappings = &section(text, "`Mapping`");
     names!(mappings, "| kind | number |", mapping [

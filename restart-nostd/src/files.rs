@@ -31,6 +31,7 @@ pub use contents::{
     check_shared_memory, has_contents_of, make_deleted, make_memfd, make_shared_memory, of_mapping,
 };
 pub use regular::Changed;
+pub use socket_names::path_of as path_of_socket;
 
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
@@ -128,8 +129,8 @@ struct Restored<'a> {
     image: &'a Image,
     head: &'a Head<'static>,
     record: &'a Descriptor,
-    path: &'a [u8],
-    state: &'a [u8],
+    path: &'static [u8],
+    state: &'static [u8],
 }
 
 impl Restored<'_> {

@@ -8,6 +8,7 @@ use ckpt_sys::{Errno, proc};
 
 use crate::image::Image;
 use crate::report::{OrFail, fail, note};
+use crate::undo::{self, Made};
 
 /// The segments that the program has mapped; an image without the note has none.
 fn segments(head: &Head<'_>) -> impl Iterator<Item = Segment> {
@@ -78,6 +79,7 @@ fn make(segment: &Segment) -> i32 {
     let _ = proc::write_number(c"/proc/sys/kernel/shm_next_id", id.into());
     let made = call::shm_make(key, size, mode)
         .or_fail(format_args!("making the shared memory segment {id} (key {key:#x}) again"));
+    undo::remember(Made::Segment(made));
     let _ = call::shm_set(made, user, group, mode);
     if made != id && mode & SHM_DEST == 0 {
         note(format_args!("the shared memory segment {id} (key {key:#x}) has the id {made} now"));

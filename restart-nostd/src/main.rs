@@ -14,6 +14,7 @@
 //!     vdso          the kernel's code, at the address where the program expects it
 //!     files         descriptors
 //!     process       working directory, limits
+//!     semaphores    those of System V
 //!     threads       all of the program's; thread: what the C library has told the kernel of each
 //!     timers        interval timers, POSIX timers
 //!     mutexes       the locks that threads hold
@@ -27,7 +28,8 @@
 //!
 //! The program goes on in the foreground of the shell that started this one. This one has no libc, no
 //! heap and no thread-local storage, and it stands in one piece of memory that moves as a whole. Files are cut back and written when all that often fails has been
-//! done; any failure ends it with one line and status 125.
+//! done; any failure ends it with one line and status 125, and [`undo`] removes what it has made that others
+//! can see.
 #![no_std]
 #![no_main]
 
@@ -46,12 +48,14 @@ mod paths;
 mod place;
 mod process;
 mod report;
+mod semaphores;
 mod signals;
 mod supervisor;
 mod terminal;
 mod thread;
 mod threads;
 mod timers;
+mod undo;
 mod vdso;
 
 use crate::image::Image;
@@ -88,6 +92,7 @@ fn restore(mut image: Image, place: &Place) -> ! {
     vdso::restore(&image, place);
     memory::restore_layout(&image);
     files::restore(&image);
+    semaphores::make(&image);
     process::restore(&image);
     threads::make(&image, place);
     files::complete(&image, place);
@@ -100,6 +105,7 @@ fn restore(mut image: Image, place: &Place) -> ! {
     files::close_others(&image);
     files::write_back(&image);
     memory::write_back(&image);
+    semaphores::fill(&image);
     files::watch(&image);
 
     mutexes::hand_over(&image, place);

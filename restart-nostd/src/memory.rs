@@ -213,7 +213,7 @@ pub fn is_replaced(record: &Mapping, name: &[u8]) -> bool {
 
 /// Maps a file; or, if the image has it whole and the file is another one by now, memory in its
 /// place.
-fn map_file(record: &Mapping, name: &[u8]) {
+fn map_file(record: &Mapping, name: &'static [u8]) {
     if is_replaced(record, name) {
         let shared = VmFlags::MAY_SHARE.with(VmFlags::SHARED);
         return map(&Mapping { flags: record.flags & !shared.0, ..*record }, None);

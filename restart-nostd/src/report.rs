@@ -6,6 +6,8 @@ use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use ckpt_sys::call::{self, Fd, STDERR};
 use ckpt_sys::{Errno, Line};
 
+use crate::undo;
+
 /// The status of a restart that failed, as env(1) and its kin have it.
 pub const FAILED: u32 = 125;
 
@@ -37,8 +39,9 @@ pub fn line(text: fmt::Arguments<'_>) {
     line.write_to(stream());
 }
 
-/// Ends the process with a line that says why.
+/// Ends the process with a line that says why. What it has made for others to see is removed first.
 pub fn fail(why: fmt::Arguments<'_>) -> ! {
+    undo::all();
     line(why);
     call::exit_group(FAILED)
 }

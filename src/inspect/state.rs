@@ -5,8 +5,8 @@ use std::io::Write;
 use anyhow::{Error, Result};
 use ckpt_image::Head;
 use ckpt_image::record::{
-    Attributes, Disposition, IntervalTimer, Pending, Session, Thread, Timer, all, all_with_tails,
-    first, kind, libc as library, text,
+    Attributes, Disposition, IntervalTimer, Pending, Semaphore, SemaphoreSet, Session, Thread,
+    Timer, all, all_with_tails, first, kind, libc as library, text,
 };
 use ckpt_sys::call::signal_bit;
 use ckpt_sys::{Escaped, signal_name};
@@ -20,6 +20,7 @@ pub fn print(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
     threads(out, head)?;
     signals(out, head)?;
     timers(out, head)?;
+    semaphores(out, head)?;
     session(out, head)?;
     attributes(out, head)
 }
@@ -180,6 +181,23 @@ fn attributes(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
             };
             line(out, "limit", format!("{name:<16} {text}"))?;
         }
+    }
+    Ok(())
+}
+
+fn semaphores(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
+    let mut sets = all_with_tails::<SemaphoreSet>(note(head, kind::SEMAPHORES)).peekable();
+    if sets.peek().is_some() {
+        heading(out, "SEMAPHORES")?;
+    }
+    for (set, semaphores) in sets {
+        let values = all::<Semaphore>(semaphores).map(|semaphore| match semaphore.adjustment {
+            0 => semaphore.value.to_string(),
+            adjustment => format!("{} ({adjustment:+} at the end)", semaphore.value),
+        });
+        let SemaphoreSet { id, key, mode, .. } = set;
+        let text = format!("key {key:#x}, mode {mode:04o}, values {}", joined(values));
+        line(out, &format!("set {id}"), text)?;
     }
     Ok(())
 }

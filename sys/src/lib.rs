@@ -11,6 +11,7 @@
 //! * [`lines`], [`maps`], [`locks`], [`proc`](mod@proc): readers of `/proc`;
 //! * [`inode`]: the path of a file of which only the inode is known;
 //! * [`pseudo_terminal`]: what is on its way in one;
+//! * [`semaphores`]: who uses those of System V, and what is to be undone;
 //! * [`SocketObstacle`]: why a socket cannot be restored;
 //! * [`timer`]: how a timer is set so that it goes on where it was;
 //! * [`UnixSocket`]: what the kernel tells of one.
@@ -26,6 +27,7 @@ pub mod locks;
 pub mod maps;
 pub mod proc;
 pub mod pseudo_terminal;
+pub mod semaphores;
 mod socket;
 pub mod timer;
 mod unix_socket;

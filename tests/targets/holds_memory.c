@@ -4,6 +4,7 @@
 #include <mqueue.h>
 #include <semaphore.h>
 #include <sys/mman.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
 
@@ -456,6 +457,62 @@ static int check_segments(void)
     return 1;
 }
 
+/* System V semaphores: a set with a key, of which one is taken until the process ends, one is as nobody has
+ * operated on it, and one full; and one without a key that has got a value and no operation. */
+
+enum { FULL = 32767 };
+
+static void remove_sets(void)
+{
+    semctl(id, 0, IPC_RMID);
+    semctl(other, 0, IPC_RMID);
+}
+
+static int operate(int set, int number, int change, int flags)
+{
+    struct sembuf operation = {number, change, IPC_NOWAIT | flags};
+    return semop(set, &operation, 1);
+}
+
+static int begin_sets(void)
+{
+    snprintf(names[0], sizeof names[0], "-%d", getpid());
+    DO(id = semget(IPC_PRIVATE, 1, 0600)); /* The first id is not always free. */
+    DO(semctl(id, 0, IPC_RMID));
+    DO(id = semget(0x5eed0000 | getpid(), 3, IPC_CREAT | IPC_EXCL | 0640));
+    DO(other = semget(IPC_PRIVATE, 1, 0600));
+    atexit(remove_sets);
+    DO(semctl(id, 0, SETVAL, 5));
+    DO(operate(id, 0, -2, SEM_UNDO));
+    DO(semctl(id, 2, SETVAL, FULL));
+    DO(semctl(other, 0, SETVAL, 2));
+    return 1;
+}
+
+static int check_sets(void)
+{
+    struct semid_ds status;
+    EXPECT(id, semget(0x5eed0000 | atoi(strrchr(names[0], '-') + 1), 0, 0));
+    DO(semctl(id, 0, IPC_STAT, &status));
+    EXPECT(3, status.sem_nsems);
+    EXPECT(0640, status.sem_perm.mode);
+    EXPECT(1, status.sem_otime != 0);
+    EXPECT(3 + round_number, semctl(id, 0, GETVAL));
+    EXPECT(0, semctl(id, 1, GETVAL));
+    EXPECT(FULL, semctl(id, 2, GETVAL));
+    EXPECT(getpid(), semctl(id, 0, GETPID));
+    EXPECT(0, semctl(id, 1, GETPID));
+    EXPECT(getpid(), semctl(id, 2, GETPID));
+    DO(semctl(other, 0, IPC_STAT, &status));
+    EXPECT(0, status.sem_otime);
+    EXPECT(2, semctl(other, 0, GETVAL));
+    FAILS(EAGAIN, operate(id, 1, -1, 0));
+    FAILS(ERANGE, operate(id, 2, 1, 0));
+    DO(operate(id, 0, 1, 0));
+    round_number++;
+    return 1;
+}
+
 /* Message queues: one with messages of several priorities, opened twice; a full one whose name is gone. */
 
 static mqd_t queue, writer, full;
@@ -527,6 +584,22 @@ static int check_queues(void)
     return fill_queue();
 }
 
+/* Operates on the set that another has made, whose key is the second argument. */
+
+static const char *argument;
+
+static int begin_user_of_set(void)
+{
+    DO(id = semget(atoi(argument), 0, 0));
+    DO(operate(id, 0, 1, 0));
+    return 1;
+}
+
+static int check_user_of_set(void)
+{
+    return 1;
+}
+
 static const struct kind kinds[] = {
     {"memfd", begin_memfd, check_memfd},
     {"sealed", begin_sealed, check_sealed},
@@ -538,11 +611,14 @@ static const struct kind kinds[] = {
     {"shared", begin_shared, check_shared},
     {"semaphores", begin_semaphores, check_semaphores},
     {"segments", begin_segments, check_segments},
+    {"sets", begin_sets, check_sets},
     {"queues", begin_queues, check_queues},
+    {"user-of-set", begin_user_of_set, check_user_of_set},
     {0},
 };
 
 int main(int argc, char **argv)
 {
+    argument = argv[argc - 1];
     return hold(kinds, argc, argv);
 }

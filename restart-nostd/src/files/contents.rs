@@ -21,6 +21,7 @@ use crate::contents::{for_each_chunk, write_differences};
 use crate::image::Image;
 use crate::paths::{Shown, is_moved, with_name, with_path};
 use crate::report::{OrFail, fail};
+use crate::undo::{self, Made};
 
 /// Refuses shared memory that is not what the program had; if it is gone it will be made again.
 pub fn check_shared_memory(head: &Head<'_>, path: &[u8], inode: u64) {
@@ -103,13 +104,14 @@ fn make_and_unlink(directory: &[u8]) -> Result<Fd, Errno> {
 }
 
 /// Makes a file in `/dev/shm` again if it is gone. Until its contents are written it has but zeros.
-pub fn make_shared_memory(path: &[u8], size: u64) {
+pub fn make_shared_memory(path: &'static [u8], size: u64) {
     let step = format_args!("making {} again", Shown(path));
     let flags = O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | O_CLOEXEC;
     match with_path(path, |path| call::openat(path, flags, 0o600)) {
         Err(Errno::EEXIST) => {}
         made => {
             let file = File::from_fd(made.or_fail(step));
+            undo::remember(Made::File(path));
             call::ftruncate(file.fd(), size).or_fail(step);
         }
     }

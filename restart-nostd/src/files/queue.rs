@@ -10,6 +10,7 @@ use linux_raw_sys::general::{O_CLOEXEC, O_CREAT, O_EXCL, O_NONBLOCK, O_RDWR};
 use super::{Restored, move_beyond, reopen};
 use crate::paths::with_name as with_path;
 use crate::report::{OrFail, fail};
+use crate::undo::{self, Made};
 
 /// Refuses a queue that is not the one that the program had; if it is gone it will be made again.
 pub fn check(head: &Head<'_>, record: &Descriptor, path: &[u8]) {
@@ -28,10 +29,14 @@ pub fn check(head: &Head<'_>, record: &Descriptor, path: &[u8]) {
     }
 }
 
-/// Opens a queue, or makes one. The kernel's names of queues are without the slash.
+/// The name of a queue; the kernel's are without the slash.
+fn name_of(path: &[u8]) -> &[u8] {
+    path.strip_prefix(b"/").unwrap_or(path)
+}
+
+/// Opens a queue, or makes one.
 fn open(path: &[u8], flags: u32, make: Option<&Queue>) -> Result<Fd, Errno> {
-    let name = path.strip_prefix(b"/").unwrap_or(path);
-    with_path(name, |name| match make {
+    with_path(name_of(path), |name| match make {
         None => call::mq_open(name, flags | O_CLOEXEC, 0, None),
         Some(queue) => call::mq_open(
             name,
@@ -61,7 +66,11 @@ pub fn restore(restored: &Restored<'_>) {
 /// The queue of that name.
 fn open_or_make(restored: &Restored<'_>) -> Result<Fd, Errno> {
     match open(restored.path, O_RDWR, None) {
-        Err(Errno::ENOENT) => open(restored.path, O_RDWR, Some(&restored.state())),
+        Err(Errno::ENOENT) => {
+            let made = open(restored.path, O_RDWR, Some(&restored.state()))?;
+            undo::remember(Made::Queue(name_of(restored.path)));
+            Ok(made)
+        }
         opened => opened,
     }
 }
@@ -71,7 +80,7 @@ fn make_nameless(restored: &Restored<'_>) -> Result<Fd, Errno> {
     let queue = restored.state();
     let make = |name: &[u8]| {
         let made = open(name, O_RDWR, Some(&queue))?;
-        with_path(name.strip_prefix(b"/").unwrap_or(name), call::mq_unlink)?;
+        with_path(name_of(name), call::mq_unlink)?;
         Ok(made)
     };
     make(shown(restored.path)).or_else(|why| match why {

@@ -9,6 +9,7 @@ use linux_raw_sys::net::{AF_UNIX, SOCK_DGRAM};
 use super::Restored;
 use super::socket::{is_unix, local, start_listening};
 use crate::report::{OrFail, fail, note};
+use crate::undo::{self, Made};
 
 /// Whether a socket gets a name; one that was accepted has that of the socket that was listening.
 fn has_name(socket: &Socket) -> bool {
@@ -17,7 +18,7 @@ fn has_name(socket: &Socket) -> bool {
 }
 
 /// The path of a name, unless it is an abstract one.
-fn path_of(name: &Address) -> Option<Line<{ Address::MOST + 1 }>> {
+pub fn path_of(name: &Address) -> Option<Line<{ Address::MOST + 1 }>> {
     let path = name.name();
     if path.starts_with(b"\0") {
         return None;
@@ -92,6 +93,7 @@ fn bind(restored: &Restored<'_>, socket: &Socket, name: &Address) -> Result<(), 
         call::unlink(path.as_path())?;
     }
     call::bind(fd, name)?;
+    undo::remember(Made::SocketName(fd));
     if let Err(errno) = call::chmod(path.as_path(), socket.mode & !S_IFMT) {
         note(format_args!("the mode of {name} is not restored: {errno}"));
     }

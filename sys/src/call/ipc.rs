@@ -37,10 +37,10 @@ const_assert_eq!(size_of::<SharedSegment>(), 112);
 pub const SHM_DEST: u32 = 0o1000;
 
 // include/uapi/linux/ipc.h
-const IPC_CREAT: u32 = 0o1000;
-const IPC_EXCL: u32 = 0o2000;
-const IPC_RMID: u32 = 0;
-const IPC_SET: u32 = 1;
+pub(super) const IPC_CREAT: u32 = 0o1000;
+pub(super) const IPC_EXCL: u32 = 0o2000;
+pub(super) const IPC_RMID: u32 = 0;
+pub(super) const IPC_SET: u32 = 1;
 const IPC_STAT: u32 = 2;
 
 /// shmget(2): the id of the segment with that key.

@@ -1,0 +1,143 @@
+//! System V semaphores: a set that is gone is made again, and each gets the values that it had.
+//!
+//! The program knows a set by its id, so that must be the same. It can be chosen with a privilege; without
+//! one, the kernel gives ascending ones, and after a reboot comes to that of the set sooner or later.
+
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use ckpt_image::record::{Semaphore, SemaphoreSet, all, all_with_tails, are_whole, kind};
+use ckpt_image::{Head, Invalid};
+use ckpt_sys::call::{self, IPC_NOWAIT, MOST_OF_SEMAPHORE, SEM_UNDO, SemaphoreOperation};
+use ckpt_sys::semaphores::Set;
+use ckpt_sys::{Errno, proc};
+
+use crate::image::Image;
+use crate::report::{OrFail, fail, note};
+use crate::undo::{self, Made};
+
+/// The sets that another process uses by now, by their place in the image. It cannot be told any more when
+/// this process is in a pid namespace of its own.
+static LEFT_ALONE: [AtomicBool; SemaphoreSet::MOST] =
+    [const { AtomicBool::new(false) }; SemaphoreSet::MOST];
+
+/// The sets of an image, each with what is known of its semaphores.
+fn sets<'a>(head: &Head<'a>) -> impl Iterator<Item = (SemaphoreSet, &'a [u8])> {
+    all_with_tails(head.note(kind::SEMAPHORES).unwrap_or(&[]))
+}
+
+/// Those of them that are restored.
+fn own_sets<'a>(head: &Head<'a>) -> impl Iterator<Item = (SemaphoreSet, &'a [u8])> {
+    sets(head).zip(&LEFT_ALONE).filter(|(_, left)| !left.load(Relaxed)).map(|(set, _)| set)
+}
+
+/// Refuses keys that another set has, and says which sets are left alone.
+pub fn check(image: &Image, head: &Head<'_>) {
+    let is_well = |semaphore: Semaphore| {
+        semaphore.value <= MOST_OF_SEMAPHORE as u16 && semaphore.adjustment > i16::MIN
+    };
+    let whole = are_whole::<SemaphoreSet>(head.note(kind::SEMAPHORES).unwrap_or(&[]));
+    if !whole
+        || sets(head).count() > SemaphoreSet::MOST
+        || !sets(head).flat_map(|(_, semaphores)| all(semaphores)).all(is_well)
+    {
+        image.fail(&Invalid::Damaged);
+    }
+    for ((set, _), left_alone) in sets(head).zip(&LEFT_ALONE) {
+        let SemaphoreSet { id, key, .. } = set;
+        match there(head, &set) {
+            Some(found) => {
+                let step = format_args!("asking about the set of semaphores {id} (key {key:#x})");
+                if let Some(user) = found.other_user().or_fail(step) {
+                    note(format_args!(
+                        "the set of semaphores {id} (key {key:#x}) is used by {user} meanwhile, and \
+                         stays as it is"
+                    ));
+                    left_alone.store(true, Relaxed);
+                }
+            }
+            None if Set::find(id).is_some() => fail(format_args!(
+                "another set of semaphores has the id {id} by now; remove it (ipcrm -s {id}), and it is \
+                 made again"
+            )),
+            None if key != 0 && call::sem_find(key) != Err(Errno::ENOENT) => fail(format_args!(
+                "there is another set of semaphores of the key {key:#x}; remove it (ipcrm -S \
+                 {key:#x}), and it is made again"
+            )),
+            None => {}
+        }
+    }
+}
+
+/// What the kernel tells of a set, if it is still there.
+fn there(head: &Head<'_>, set: &SemaphoreSet) -> Option<Set> {
+    let same_boot = head.process().0.boot_id == proc::boot_id();
+    Set::find(set.id).filter(|found| same_boot && (found.key, found.count) == (set.key, set.count))
+}
+
+/// Makes the sets that are gone.
+pub fn make(image: &Image) {
+    let head = image.head();
+    for (set, _) in own_sets(&head) {
+        if there(&head, &set).is_none() {
+            make_one(&set);
+        }
+    }
+}
+
+/// Makes a set again, under its id.
+fn make_one(set: &SemaphoreSet) {
+    /// How many ids are tried, of those that the kernel gives.
+    const PATIENCE: usize = 4096;
+    let SemaphoreSet { id, key, mode, user, group, count, .. } = *set;
+    let step = format_args!("making the set of semaphores {id} (key {key:#x}) again");
+    for _ in 0..PATIENCE {
+        // It takes a privilege to choose an id.
+        let _ = proc::write_number(c"/proc/sys/kernel/sem_next_id", id.into());
+        let made = call::sem_make(key, count, mode).or_fail(step);
+        if made == id {
+            undo::remember(Made::Semaphores(id));
+            let _ = call::sem_set(id, user, group, mode);
+            return;
+        }
+        call::sem_remove(made).or_fail(step);
+        if made > id {
+            break;
+        }
+    }
+    fail(format_args!(
+        "{step}: its id cannot be had without CAP_CHECKPOINT_RESTORE; restart it as root"
+    ))
+}
+
+/// Gives the semaphores their values.
+pub fn fill(image: &Image) {
+    for (set, semaphores) in own_sets(&image.head()) {
+        let step = format_args!("setting the semaphores {} (key {:#x})", set.id, set.key);
+        for (number, semaphore) in all(semaphores).enumerate() {
+            fill_one(&set, number as u16, &semaphore).or_fail(step);
+        }
+    }
+}
+
+/// Sets a semaphore to its value, and what of that the end of the process undoes. One that nobody has
+/// operated on stays so.
+fn fill_one(set: &SemaphoreSet, number: u16, semaphore: &Semaphore) -> Result<(), Errno> {
+    let Semaphore { value, adjustment, used } = *semaphore;
+    let id = set.id;
+    if used == 0 && call::sem_value(id, number.into())? == value {
+        return Ok(());
+    }
+    if set.operated == 0 {
+        return call::sem_set_value(id, number.into(), value);
+    }
+    let rest = value as i16 - (-adjustment).max(0);
+    let operations = [(-adjustment, SEM_UNDO), (rest, 0)]
+        .map(|(change, flags)| SemaphoreOperation { number, change, flags: flags | IPC_NOWAIT });
+    let needed = match (adjustment, rest) {
+        (_, 0) => &operations[..1],
+        (0, _) => &operations[1..],
+        _ => &operations[..],
+    };
+    call::sem_set_value(id, number.into(), adjustment.max(0) as u16)?;
+    call::sem_operate(id, needed)
+}
