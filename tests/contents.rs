@@ -3,7 +3,9 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use ckpt_image::Head;
@@ -128,6 +130,58 @@ fn shared_memory_whose_name_is_taken() {
         run.check();
         run.quit();
     });
+}
+
+/// A file in `/dev/shm` that the user may but read is another file like any: it must be there as it was.
+#[test]
+fn shared_memory_that_may_be_read_only() {
+    let script = "\
+        import mmap, sys\n\
+        file = open(sys.argv[1], 'rb'); map = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n\
+        print('ready', flush=True); input(); print(file.read(), map[:])";
+    each_user(|place| {
+        let shared = place.file("shared", "contents");
+        let path = Path::new("/dev/shm").join(place.path("").file_name().expect("a name"));
+        run(Command::new("cp").arg("-p").arg(&shared).arg(&path));
+        fs::set_permissions(&path, Permissions::from_mode(0o444)).expect("chmod");
+        let program = place.system("/usr/bin/python3").args(["-c", script]).args([&path]);
+        goes_on(&program, "ready", "b'contents' b'contents'\n");
+        fs::remove_file(path).expect("removing it");
+    });
+}
+
+/// A lock on shared memory that another process has by now makes the restart fail before that is written to.
+#[test]
+fn shared_memory_that_is_locked() {
+    let script = "\
+        import fcntl, os, sys\n\
+        file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)\n\
+        os.pwrite(file, b'%9d' % os.getpid(), 0); fcntl.KIND(file, fcntl.LOCK_EX)\n\
+        print('ready', flush=True); input(); print(os.pread(file, 9, 0).decode())";
+    for kind in ["flock", "lockf"] {
+        each_user(|place| {
+            let path = Path::new("/dev/shm").join(place.path("").file_name().expect("a name"));
+            let script = script.replace("KIND", kind);
+            let program = place.system("/usr/bin/python3").args(["-c", &script]).args([&path]);
+            let mut run = program.start();
+            run.expect("ready");
+            run.reads_stdin();
+            run.checkpoint();
+            run.kill();
+            let first = run.pid;
+            let mut other = program.start();
+            other.expect("ready");
+            let (name, holder) = (path.display().to_string(), format!("process {}", other.pid));
+            program.refuses_to_restart(&program.image, &[&name, &holder]);
+            assert_eq!(fs::read_to_string(&path).expect("the file"), format!("{:9}", other.pid));
+            other.kill();
+            let mut run = program.restart(&program.image);
+            run.send("");
+            run.expect(&format!("{first:9}"));
+            run.ends_well();
+            fs::remove_file(path).expect("removing it");
+        });
+    }
 }
 
 /// Contents that have changed in the image are refused, and named.

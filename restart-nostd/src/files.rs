@@ -389,13 +389,14 @@ pub fn write_back(image: &Image) {
     });
 }
 
-/// Takes the locks that the program held, which somebody else may have by now, but those on files whose
-/// contents are yet to be written. They stay as long as no descriptor of a locked file is closed.
+/// Takes the locks that the program held, which somebody else may have by now. They stay as long as no
+/// descriptor of a locked file is closed. Of files whose contents are yet to be written leases come later; of
+/// those that have no name, which nobody else has, all of them.
 pub fn lock(image: &Image) {
-    for_each_open_file(image, |restored| {
-        if !restored.record.has_contents() {
-            locks::take(restored);
-        }
+    for_each_open_file(image, |restored| match restored.record.kind {
+        descriptor::SHARED_MEMORY => locks::take_but_leases(restored),
+        _ if restored.record.has_contents() => {}
+        _ => locks::take(restored),
     });
 }
 

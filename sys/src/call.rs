@@ -231,6 +231,11 @@ pub fn status_at(path: &CStr, flags: u32) -> Result<stat> {
     filled(|into| call!(__NR_newfstatat, AT_FDCWD, path, into, flags))
 }
 
+/// Whether the user may write to what is at `path`: access(2).
+pub fn may_write(path: &CStr) -> bool {
+    call!(__NR_faccessat, AT_FDCWD, path, W_OK).is_ok()
+}
+
 /// readlink(2). A link that fills the buffer may have been longer: `ENAMETOOLONG`.
 pub fn readlink<'b>(path: &CStr, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
     match call!(__NR_readlinkat, AT_FDCWD, path, buffer.as_mut_ptr(), buffer.len())? {

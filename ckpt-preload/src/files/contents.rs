@@ -10,9 +10,11 @@ use ckpt_image::{Full, NoteWriter};
 use ckpt_sys::Errno;
 use ckpt_sys::call::{self, Fd};
 use ckpt_sys::descriptor::is_shared_memory;
-use linux_raw_sys::general::{HUGETLBFS_MAGIC, O_ACCMODE, O_PATH, O_RDONLY};
+use linux_raw_sys::general::{
+    F_GETFL, HUGETLBFS_MAGIC, O_ACCMODE, O_PATH, O_RDONLY, O_RDWR, O_WRONLY,
+};
 
-use super::{Found, Obstacle, Reader, regular};
+use super::{Found, Obstacle, Reader, lowest, regular};
 use crate::report::{Failure, OrReport};
 
 /// Extents with at most so many bytes between them become one.
@@ -33,15 +35,30 @@ pub fn capture_deleted(found: &Found<'_>) -> Result<u32, Obstacle> {
     Ok(descriptor::DELETED)
 }
 
-/// Another regular file, if it is of those whose contents are taken.
+/// Another regular file, if it is of those whose contents are taken. One in `/dev/shm` that the program cannot
+/// write to is not: the restart could not, either.
 pub fn capture_named(found: &Found<'_>, record: &Descriptor) -> Option<Result<u32, Obstacle>> {
-    if is_shared_memory(found.path) && regular::is_under_its_name(found).is_ok() {
+    if is_shared_memory(found.path)
+        && regular::is_under_its_name(found).is_ok()
+        && (regular::may_be_written(found) || is_written(found))
+    {
         return Some(can_be_copied(found).map(|()| descriptor::SHARED_MEMORY));
     }
     // It has another name, which nobody tells; but to read it a copy will do.
     let is_read = record.flags & (O_ACCMODE | O_PATH) == O_RDONLY;
     let lost = found.path.ends_with(NO_NAME) && is_read;
     (lost && regular::is_under_its_name(found).is_err()).then(|| capture_deleted(found))
+}
+
+/// Whether the program has a descriptor by which the file can be written.
+fn is_written(found: &Found<'_>) -> bool {
+    let is_it = |fd| {
+        let status = call::fstat(fd)?;
+        let same = (status.st_dev, status.st_ino) == (found.status.st_dev, found.status.st_ino);
+        let mode = call::fcntl(fd, F_GETFL, 0)? & (O_ACCMODE | O_PATH);
+        Ok(same && [O_WRONLY, O_RDWR].contains(&mode))
+    };
+    lowest(is_it).is_ok_and(|found| found.is_some())
 }
 
 /// Refuses a file that cannot be read, or not without the process's losing a lock on it.

@@ -48,6 +48,11 @@ fn status(found: &Found<'_>) -> Result<stat, Errno> {
     call::status_at(terminated(found.path).as_path(), AT_SYMLINK_NOFOLLOW)
 }
 
+/// Whether the program's user may write to what is under its path.
+pub fn may_be_written(found: &Found<'_>) -> bool {
+    call::may_write(terminated(found.path).as_path())
+}
+
 /// Refuses what is not under its name.
 pub fn is_under_its_name(found: &Found<'_>) -> Result<(), Obstacle> {
     let own = (found.status.st_dev, found.status.st_ino);

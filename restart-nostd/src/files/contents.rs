@@ -28,7 +28,14 @@ pub fn check_shared_memory(head: &Head<'_>, path: &[u8], inode: u64) {
     let same_boot = head.process().0.boot_id == proc::boot_id();
     match with_path(path, call::stat) {
         Err(Errno::ENOENT) => {}
-        Ok(there) if is_moved(path) || same_boot && there.st_ino == inode => {}
+        Ok(there) if is_moved(path) || same_boot && there.st_ino == inode => {
+            if !with_path(path, call::may_write) {
+                fail(format_args!(
+                    "{}, which the program shares, may not be written by this user; give it the permission",
+                    Shown(path)
+                ));
+            }
+        }
         Ok(_) => fail(format_args!(
             "{}, which the program shares, is now another file of that name; remove it, and it is made \
              again",

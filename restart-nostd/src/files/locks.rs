@@ -14,11 +14,20 @@ use crate::report::fail;
 
 /// Takes the locks that the program held by a descriptor. One that it has already stays.
 pub fn take(restored: &Restored<'_>) {
+    take_those(restored, |_| true);
+}
+
+/// Takes those of them that do not keep anybody from writing to the file.
+pub fn take_but_leases(restored: &Restored<'_>) {
+    take_those(restored, |lock| lock.kind != lock::LEASE);
+}
+
+fn take_those(restored: &Restored<'_>, is_one: impl Fn(&Lock) -> bool) {
     let Restored { record, path, state, image, .. } = *restored;
     if !descriptor::WITH_LOCKS.contains(&record.kind) {
         return;
     }
-    for lock in all::<Lock>(state) {
+    for lock in all::<Lock>(state).filter(is_one) {
         let result = take_one(Fd(record.fd), &lock);
         match result.unwrap_or_else(|why| image.fail(&why)) {
             Ok(()) => {}
