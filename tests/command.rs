@@ -96,7 +96,7 @@ fn check_says_yes() {
 /// What has contents and no name, or is shared by one.
 #[test]
 fn check_says_yes_of_memory() {
-    for kind in ["memfd", "mapped", "deleted", "renamed", "shared", "segments", "queues"] {
+    for kind in ["memfd", "mapped", "deleted", "renamed", "shared", "segments", "sets", "queues"] {
         each_user(|place| {
             let mut run = place.compiled("gcc", "holds_memory").args([kind]).start();
             run.expect("ready");
@@ -375,6 +375,20 @@ fn inspect_lists_all_threads() {
         }
         assert_eq!(output.matches(&format!("{} ", machine::REGISTERS[0])).count(), 3, "{output}");
     });
+}
+
+#[test]
+fn inspect_lists_semaphores() {
+    let place = Place::new(User::Ordinary);
+    let mut run = place.compiled("gcc", "holds_memory").args(["sets"]).start();
+    run.expect("ready");
+    let image = run.checkpoint();
+    let (status, output, errors) = ckpt(&place, &["inspect", image.to_str().expect("UTF-8")]);
+    assert_eq!((status, &*errors), (Some(0), ""));
+    let key = format!("key {:#x}, mode 0640, values 3 (+2 at the end)", 0x5eed_0000 | run.pid);
+    assert!(output.contains("SEMAPHORES") && output.contains(&key), "no {key} in {output}");
+    assert!(output.contains("key 0x0, mode 0600, values 2\n"), "{output}");
+    run.quit();
 }
 
 #[test]
