@@ -132,6 +132,43 @@ fn semaphores_that_are_given_back() {
     });
 }
 
+/// What several threads have taken is given back when the last of them ends.
+#[test]
+fn semaphores_that_threads_give_back() {
+    const SCRIPT: &str = "
+import ctypes, os, struct, threading
+libc = ctypes.CDLL(None); set = libc.semget(0x5eed0000 | os.getpid(), 1, 0o3600); libc.semctl(set, 0, 16, 5)
+taken = threading.Barrier(3)
+def take():
+    assert libc.semop(set, struct.pack('HhH', 0, -2, 0o14000), 1) == 0
+    taken.wait(); threading.Event().wait()
+for n in range(2): threading.Thread(target=take, daemon=True).start()
+taken.wait(); print('ready', flush=True)
+input(); print(libc.semctl(set, 0, 12), flush=True); input()
+";
+    each_user(|place| {
+        let program = place.system("/usr/bin/python3").args(["-c", SCRIPT]);
+        let mut run = program.start();
+        run.expect("ready");
+        run.reads_stdin();
+        // SAFETY: system calls without pointers.
+        let set = unsafe { libc::semget(0x5eed_0000 | run.pid, 0, 0) };
+        // SAFETY: likewise.
+        let value = || unsafe { libc::semctl(set, 0, libc::GETVAL) };
+        run.checkpoint();
+        run.kill();
+        for _ in 0..2 {
+            assert_eq!(value(), 5);
+            let mut run = program.restart_with(&["--ids=new"], &program.image);
+            run.send("");
+            run.expect("1");
+            run.kill();
+        }
+        assert_eq!(value(), 5);
+        common::place::run(Command::new("ipcrm").args(["-s", &set.to_string()]));
+    });
+}
+
 /// Semaphores that another process has used since the checkpoint stay as they are, and a line says so.
 #[test]
 fn semaphores_that_another_process_uses() {
