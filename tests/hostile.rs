@@ -4,14 +4,11 @@
 mod common;
 
 use std::mem::offset_of;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use ckpt_image::files::{Descriptor, Extent, FileContents};
 use ckpt_image::record::{Attributes, Layout, Mapping, Pending, Range, Thread, Timer};
 use ckpt_image::record::{kind, mapping};
-use common::{Edited, Place, Program, User, cases, kernel, not_run, random, repetitions};
+use common::{Liar, Outcome, Place, User, cases, kernel, not_run, random, repetitions};
 use rand::Rng;
 
 /// A program that has something for every note. Signals are blocked, so that one that is pending does
@@ -71,98 +68,10 @@ fn notes() -> Vec<u32> {
     notes
 }
 
-/// What became of an image.
-#[derive(Debug, PartialEq)]
-enum Outcome {
-    /// One line and status 125.
-    Refused,
-    /// The program ran to its end.
-    Ended,
-    /// The program got what the image said of it, and died of that by itself.
-    Died,
-}
-
-/// A true image of an ordinary user's program, to be made to lie.
-struct Liar<'p> {
-    program: Program<'p>,
-    truth: Edited,
-    mappings: Vec<Mapping>,
-}
-
-impl<'p> Liar<'p> {
-    fn new(place: &'p Place) -> Liar<'p> {
-        place.file("data", "data\n");
-        let program = place.c("gcc", &["-O1"], "liar", TEXT);
-        let mut run = program.start();
-        run.expect("ready");
-        run.reads_stdin();
-        run.checkpoint();
-        run.kill();
-        let truth = Edited::of(&run);
-        let mappings = (mapping::KNOWN).flat_map(|k| truth.mappings(k));
-        Liar { program, mappings: mappings.collect(), truth }
-    }
-
-    /// What becomes of `lie`. Anything else than the outcomes there are is a failure.
-    fn tells(&self, lie: Edited, what: &str) -> Outcome {
-        let image = lie.write(self.program.place, "lie");
-        let mut run = self.program.restart(&image);
-        run.close_input();
-        let status = run.wait();
-        let (output, errors) = (run.all_output(), run.errors());
-        println!("{what}: {status}: {output:?} {errors:?}");
-        let own = |line: &str| line.starts_with("restart-static: ");
-        let note = |line: &str| line.starts_with("restart-static: note: ");
-        if status.code() == Some(125) {
-            let refusals = errors.lines().filter(|line| !note(line)).count();
-            assert!(refusals == 1 && errors.lines().all(own) && output.is_empty(), "{what}");
-            return Outcome::Refused;
-        }
-        if status.code() == Some(0) {
-            return Outcome::Ended;
-        }
-        let known = status.signal().is_some_and(|signal| {
-            [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGFPE]
-                .contains(&signal)
-        });
-        assert!(known && !self.dies_in_restarter(&image), "{what}");
-        Outcome::Died
-    }
-
-    /// Whether it is restart-static's own code that `image` kills.
-    fn dies_in_restarter(&self, image: &Path) -> bool {
-        let place = self.program.place;
-        let mut gdb = Command::new("gdb");
-        gdb.args(["--batch", "-nx", "-ex", "set startup-with-shell off", "-ex", "run"]);
-        gdb.args(["-ex", "printf \"pc %lx\\n\", $pc", "-ex", "info proc mappings", "--args"]);
-        gdb.arg(place.artifact("restart-static")).arg(image).current_dir(place.path(""));
-        gdb.stdin(Stdio::null());
-        if let Some(id) = place.user.id() {
-            gdb.uid(id).gid(id);
-        }
-        let said = common::place::run(&mut gdb);
-        let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
-        let pc = said.lines().find_map(|line| number(line.strip_prefix("pc ")?));
-        let pc = pc.unwrap_or_else(|| panic!("it does not die under gdb: {said}"));
-        let mut there = said.lines().filter_map(|line| {
-            let mut words = line.split_whitespace();
-            Some(number(words.next()?)?..number(words.next()?)?)
-        });
-        let images = self.mappings.iter().any(|record| (record.start..record.end).contains(&pc));
-        there.any(|range| range.contains(&pc)) && !images
-    }
-
-    /// Writes `value` over the note of type `kind`, from byte `at` on.
-    fn with(&self, kind: u32, at: usize, value: &[u8]) -> Edited {
-        let lie = self.truth.clone();
-        lie.note(kind, |note| note[at..at + value.len()].copy_from_slice(value))
-    }
-
-    /// That lie must be refused.
-    fn is_refused(&self, kind: u32, at: usize, value: &[u8]) {
-        let what = format!("{value:x?} at {at} of note {kind:x}");
-        assert_eq!(self.tells(self.with(kind, at, value), &what), Outcome::Refused, "{what}");
-    }
+/// The image of such a program.
+fn liar(place: &Place) -> Liar<'_> {
+    place.file("data", "data\n");
+    Liar::of(place.c("gcc", &["-O1"], "liar", TEXT))
 }
 
 /// Where in a structure of `length` bytes its parts of `size` bytes begin.
@@ -177,7 +86,7 @@ const NOWHERE: [u64; 5] = [8, 0x10000, 1 << 46, 1 << 63, u64::MAX];
 #[test]
 fn a_thread_that_is_nowhere() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     for field in [
         offset_of!(Thread, resume),
         offset_of!(Thread, context),
@@ -196,7 +105,7 @@ fn a_thread_that_is_nowhere() {
 #[test]
 fn a_thread_whose_areas_are_nowhere() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     for field in [
         offset_of!(Thread, thread_pointer),
         offset_of!(Thread, second_pointer),
@@ -216,7 +125,7 @@ fn a_thread_whose_areas_are_nowhere() {
 #[test]
 fn mutexes_that_are_none() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     let musl = ckpt_image::record::libc::MUSL.to_le_bytes();
     for record in cases(&liar.mappings) {
         let held = record.start.to_le_bytes();
@@ -235,7 +144,7 @@ fn guards_that_are_nowhere() {
         return not_run("guard pages of which an image lies: this kernel has none");
     }
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     for address in NOWHERE {
         for field in [offset_of!(Range, start), offset_of!(Range, end)] {
             liar.is_refused(kind::GUARDS, field, &address.to_le_bytes());
@@ -247,7 +156,7 @@ fn guards_that_are_nowhere() {
 #[test]
 fn descriptors_that_are_none() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     for shares in [-5, -1, 1, i32::MIN, i32::MAX] {
         liar.is_refused(kind::DESCRIPTORS, offset_of!(Descriptor, shares), &shares.to_le_bytes());
     }
@@ -269,7 +178,7 @@ fn descriptors_that_are_none() {
 #[test]
 fn contents_that_are_none() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     let behind = size_of::<FileContents>();
     for field in [
         offset_of!(FileContents, offset),
@@ -299,7 +208,7 @@ fn contents_that_are_none() {
 #[test]
 fn a_file_to_be_emptied() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     let truncate = (libc::O_RDWR | libc::O_TRUNC) as u32;
     let lie = liar.truth.clone().note(kind::DESCRIPTORS, |note| {
         let mut at = 0;
@@ -319,7 +228,7 @@ fn a_file_to_be_emptied() {
 #[test]
 fn mappings_that_are_none() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     for kind in [0, mapping::KNOWN.end() + 1, u32::MAX] {
         liar.is_refused(kind::MAPPINGS, offset_of!(Mapping, kind), &u32::to_le_bytes(kind));
     }
@@ -347,7 +256,7 @@ fn mappings_that_are_none() {
 #[test]
 fn a_layout_that_is_none() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     for value in [0, 0xff, 0x55] {
         liar.is_refused(kind::LAYOUT, 0, &[value; size_of::<Layout>()]);
     }
@@ -363,7 +272,7 @@ fn a_layout_that_is_none() {
 #[test]
 fn pending_signals_that_are_none() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     for signal in [65, u32::MAX, libc::SIGKILL as u32, libc::SIGSTOP as u32] {
         liar.is_refused(kind::PENDING, offset_of!(Pending, signal), &u32::to_le_bytes(signal));
     }
@@ -373,7 +282,7 @@ fn pending_signals_that_are_none() {
 #[test]
 fn timers_and_attributes_without_measure() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     for field in cases(&fields(size_of::<Timer>(), 4)) {
         for value in [[0xff; 4], [0x7f; 4]] {
             let lie = liar.with(kind::TIMERS, field, &value);
@@ -396,7 +305,7 @@ fn timers_and_attributes_without_measure() {
 #[test]
 fn notes_that_are_cut_short() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     for kind in notes() {
         let whole = liar.truth.length(kind);
         for length in cases(&[0, 1, 4, 7, 8, whole / 3, whole / 2, whole - 8, whole - 1]) {
@@ -412,7 +321,7 @@ fn notes_that_are_cut_short() {
 #[test]
 fn notes_with_one_byte_changed() {
     let place = Place::new(User::Ordinary);
-    let liar = Liar::new(&place);
+    let liar = liar(&place);
     let mut random = random();
     let code = offset_of!(Thread, resume)..offset_of!(Thread, frame);
     let mut outcomes = [0; 3];

@@ -240,6 +240,9 @@ pub mod lock {
     pub const WHOLE: u32 = 3;
     /// A lease (fcntl(2), `F_SETLEASE`).
     pub const LEASE: u32 = 4;
+
+    /// All of them.
+    pub const KNOWN: core::ops::RangeInclusive<u32> = POSIX..=LEASE;
 }
 
 /// A pipe. Of its descriptors the first one has its contents.

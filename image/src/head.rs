@@ -225,7 +225,9 @@ impl<'a> Head<'a> {
             return Err(Invalid::Checksum);
         }
         let page = u64::from(self.process.page_size);
-        let (mut address, mut file_end) = (0, self.bytes.len() as u64);
+        let head_end = self.bytes.len() as u64;
+        let is_in_head = |offset, stored| stored > 0 && offset < head_end;
+        let (mut address, mut file_end) = (0, head_end);
         for (header, _) in self.headers_and_checksums() {
             let aligned = [header.virtual_address, header.memory_size, header.file_size]
                 .iter()
@@ -237,18 +239,31 @@ impl<'a> Head<'a> {
                 || !aligned
                 || header.virtual_address < address
                 || header.file_size > header.memory_size
+                || is_in_head(header.offset, header.file_size)
             {
                 return Err(Invalid::Damaged);
             }
             address = end;
             file_end = file_end.max(stored);
         }
-        if !record::are_whole::<FileContents>(self.note(kind::FILE_CONTENTS)?) {
+        if !record::are_whole::<FileContents>(self.note(kind::FILE_CONTENTS)?)
+            || !record::are_whole::<record::Mapping>(self.note(kind::MAPPINGS)?)
+        {
             return Err(Invalid::Damaged);
+        }
+        let mut end = 0;
+        for (mapping, _) in self.mappings()? {
+            if mapping.start < end || mapping.end <= mapping.start {
+                return Err(Invalid::Damaged);
+            }
+            end = mapping.end;
         }
         for (contents, extents) in self.file_contents()? {
             let end = contents.offset.checked_add(contents.stored).ok_or(Invalid::Damaged)?;
             check_extents(extents, contents.stored)?;
+            if is_in_head(contents.offset, contents.stored) {
+                return Err(Invalid::Damaged);
+            }
             file_end = file_end.max(end);
         }
         if file_end > file_length { Err(Invalid::Truncated(file_end)) } else { Ok(()) }

@@ -23,6 +23,7 @@ mod regular;
 mod sent;
 mod socket;
 mod socket_names;
+mod states;
 mod terminal;
 
 pub use terminal::restore_modes;
@@ -106,6 +107,12 @@ pub fn check(image: &Image, head: &Head<'_>, changed: Changed) {
     changed.choose();
     given::check(image, head);
     for (record, path, state) in descriptors(image, head).filter(|(r, ..)| r.shares == r.fd) {
+        let is_empty_queue = record.kind == descriptor::MESSAGE_QUEUE
+            && state.is_empty()
+            && first_of_file(image, head, &record) == record;
+        if is_empty_queue || !states::is_well(&record, state) {
+            image.fail(&Invalid::Damaged);
+        }
         match record.kind {
             descriptor::REGULAR
             | descriptor::DIRECTORY
@@ -113,15 +120,21 @@ pub fn check(image: &Image, head: &Head<'_>, changed: Changed) {
             | descriptor::PLACE => regular::check(head, &record, path, same_boot, changed),
             descriptor::FIFO => pipe::check(path),
             descriptor::KERNEL => kernel::check(image, head, &record, path, same_boot),
-            descriptor::INOTIFY => inotify::check(image, state),
+            descriptor::INOTIFY => inotify::check(state),
             descriptor::MESSAGE_QUEUE => queue::check(head, &record, path),
             descriptor::SHARED_MEMORY => {
                 contents::check_shared_memory(head, path, record.inode);
             }
-            descriptor::SOCKET => socket::check(image, &record, state),
+            descriptor::SOCKET => socket_names::check(&record, state),
             _ => {}
         }
     }
+}
+
+/// The first descriptor of the same file.
+fn first_of_file(image: &Image, head: &Head<'_>, of: &Descriptor) -> Descriptor {
+    let mut all = descriptors(image, head).map(|(record, ..)| record);
+    all.find(|record| record.is_same_file(of)).unwrap_or(*of)
 }
 
 /// A descriptor that is restored.
@@ -141,10 +154,7 @@ impl Restored<'_> {
 
     /// The first descriptor of the same file.
     fn first_of_file(&self) -> Descriptor {
-        descriptors(self.image, self.head)
-            .map(|(record, ..)| record)
-            .find(|record| record.is_same_file(self.record))
-            .unwrap_or(*self.record)
+        first_of_file(self.image, self.head, self.record)
     }
 
     /// Gives it the number that it had.
@@ -196,7 +206,7 @@ pub fn begin(image: &mut Image) {
     for resource in [RLIMIT_NOFILE, RLIMIT_FSIZE, RLIMIT_MEMLOCK] {
         raise_limit(resource);
     }
-    let numbers = descriptors(image, &image.head()).map(|(record, ..)| record.fd + 1);
+    let numbers = descriptors(image, &image.head()).map(|(record, ..)| record.fd.saturating_add(1));
     BEYOND.store(numbers.max().unwrap_or(0).max(3), Relaxed);
     image.fd = move_beyond(image.fd).or_fail(format_args!("duplicating a descriptor"));
     // Without a standard error there is nowhere to say anything; its number may be that of a file.

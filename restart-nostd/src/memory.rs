@@ -5,7 +5,7 @@
 //! final protection and what mlock(2) had said.
 
 use ckpt_arch::ADDRESS_END;
-use ckpt_image::record::{Layout, Mapping, Range, are_whole, kind, mapping};
+use ckpt_image::record::{Layout, Mapping, Range, kind, mapping};
 use ckpt_image::{Head, Invalid, VmFlags};
 use ckpt_sys::Errno;
 use ckpt_sys::call::{self, Fd, File};
@@ -41,24 +41,14 @@ fn is_shared(record: &Mapping) -> bool {
 pub fn check(image: &Image, head: &Head<'static>) {
     check_guards(image, head);
     ipc::check(head);
-    if !are_whole::<Mapping>(head.note(kind::MAPPINGS).unwrap_or(&[])) {
-        image.fail(&Invalid::Damaged);
-    }
-    let mut end = 0;
     for (record, name) in head.mappings().unwrap_or_else(|why| image.fail(&why)) {
         let known = mapping::KNOWN.contains(&record.kind)
             && (mapping::STORED_NOTHING..=mapping::STORED_CHANGES).contains(&record.stored);
         let page = record.page_size.max(1);
         let aligned = [record.start, record.end].iter().all(|address| address % page == 0);
-        if record.start < end
-            || record.end <= record.start
-            || record.end > ADDRESS_END
-            || !aligned
-            || !known
-        {
+        if record.end > ADDRESS_END || !aligned || !known {
             image.fail(&Invalid::Damaged);
         }
-        end = record.end;
         if is_written_to(&record) && is_shared_memory(name) {
             files::check_shared_memory(head, name, record.inode);
         }

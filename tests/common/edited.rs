@@ -50,6 +50,11 @@ impl Edited {
         mappings.filter(|mapping| mapping.kind == kind).collect()
     }
 
+    /// What the note of type `kind` holds; nothing if there is none.
+    pub fn bytes(&self, kind: u32) -> &[u8] {
+        self.parsed().note(kind).unwrap_or(&[])
+    }
+
     /// How long the note of type `kind` is.
     pub fn length(&self, kind: u32) -> usize {
         self.parsed().note(kind).expect("the note").len()

@@ -12,6 +12,7 @@ pub mod cargo;
 mod edited;
 mod filter;
 pub mod kernel;
+mod liar;
 pub mod machine;
 pub mod maps;
 pub mod place;
@@ -23,6 +24,7 @@ mod watch;
 
 pub use edited::Edited;
 pub use filter::{forbid_files_without_name, forbid_namespaces};
+pub use liar::{Liar, Outcome};
 pub use place::{Place, User};
 pub use program::{Program, Stream};
 pub use running::{Running, generations, killed_by};

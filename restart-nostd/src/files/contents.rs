@@ -13,7 +13,7 @@ use ckpt_sys::call::{self, Fd, File};
 use ckpt_sys::{Errno, Line, proc};
 use linux_raw_sys::general::{
     F_SEAL_SEAL, MFD_ALLOW_SEALING, MFD_EXEC, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW,
-    O_PATH, O_RDWR, O_TMPFILE, SEEK_SET,
+    O_PATH, O_RDWR, O_TMPFILE, S_IFMT, S_IFREG, SEEK_SET, stat,
 };
 
 use super::{OF_PATH, Restored, descriptors, move_beyond, reopen};
@@ -26,9 +26,12 @@ use crate::undo::{self, Made};
 /// Refuses shared memory that is not what the program had; if it is gone it will be made again.
 pub fn check_shared_memory(head: &Head<'_>, path: &[u8], inode: u64) {
     let same_boot = head.process().0.boot_id == proc::boot_id();
+    let is_it = |there: &stat| {
+        there.st_mode & S_IFMT == S_IFREG && (is_moved(path) || same_boot && there.st_ino == inode)
+    };
     match with_path(path, call::stat) {
         Err(Errno::ENOENT) => {}
-        Ok(there) if is_moved(path) || same_boot && there.st_ino == inode => {
+        Ok(there) if is_it(&there) => {
             if !with_path(path, call::may_write) {
                 fail(format_args!(
                     "{}, which the program shares, may not be written by this user; give it the permission",

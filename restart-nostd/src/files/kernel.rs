@@ -6,7 +6,7 @@ use ckpt_image::files::Descriptor;
 use ckpt_sys::Line;
 use ckpt_sys::call::{self, Fd};
 use ckpt_sys::lines::number;
-use linux_raw_sys::general::{AT_SYMLINK_NOFOLLOW, O_PATH, SEEK_SET};
+use linux_raw_sys::general::{AT_SYMLINK_NOFOLLOW, O_PATH, S_IFDIR, S_IFMT, S_IFREG, SEEK_SET};
 
 use super::Restored;
 use crate::image::Image;
@@ -42,8 +42,11 @@ pub fn check(image: &Image, head: &Head<'_>, record: &Descriptor, path: &[u8], s
             ));
         }
     }
-    with_path(path, |path| call::status_at(path, AT_SYMLINK_NOFOLLOW))
-        .or_fail(format_args!("{}, which the program has open", Shown(path)));
+    let step = format_args!("{}, which the program has open", Shown(path));
+    let status = with_path(path, |path| call::status_at(path, AT_SYMLINK_NOFOLLOW)).or_fail(step);
+    if ![S_IFREG, S_IFDIR].contains(&(status.st_mode & S_IFMT)) {
+        fail(format_args!("{step}, is now something else"));
+    }
 }
 
 /// Opens it again, where it was.

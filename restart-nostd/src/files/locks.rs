@@ -1,7 +1,6 @@
 //! Locks on files, taken when all descriptors are there: a process that closes any descriptor of a
 //! file loses its POSIX locks on it.
 
-use ckpt_image::Invalid;
 use ckpt_image::files::{Lock, descriptor, lock};
 use ckpt_image::record::all;
 use ckpt_sys::call::{self, Fd, File, LockOwner};
@@ -23,13 +22,12 @@ pub fn take_but_leases(restored: &Restored<'_>) {
 }
 
 fn take_those(restored: &Restored<'_>, is_one: impl Fn(&Lock) -> bool) {
-    let Restored { record, path, state, image, .. } = *restored;
+    let Restored { record, path, state, .. } = *restored;
     if !descriptor::WITH_LOCKS.contains(&record.kind) {
         return;
     }
     for lock in all::<Lock>(state).filter(is_one) {
-        let result = take_one(Fd(record.fd), &lock);
-        match result.unwrap_or_else(|why| image.fail(&why)) {
+        match take_one(Fd(record.fd), &lock) {
             Ok(()) => {}
             Err(Errno::EAGAIN | Errno::EACCES) => fail(format_args!(
                 "{}, which the program has locked as descriptor {}, is held by {} meanwhile; end that \
@@ -45,16 +43,15 @@ fn take_those(restored: &Restored<'_>, is_one: impl Fn(&Lock) -> bool) {
     }
 }
 
-fn take_one(fd: Fd, lock: &Lock) -> Result<Result<(), Errno>, Invalid> {
+fn take_one(fd: Fd, lock: &Lock) -> Result<(), Errno> {
     let exclusive = lock.exclusive != 0;
     let record = |owner| call::lock_record(fd, owner, exclusive, lock.start, lock.length);
-    Ok(match lock.kind {
+    match lock.kind {
         lock::POSIX => record(LockOwner::Process),
         lock::OPEN_FILE => record(LockOwner::OpenFile),
         lock::WHOLE => call::lock_file(fd, exclusive),
-        lock::LEASE => call::lease(fd, exclusive),
-        _ => return Err(Invalid::Damaged),
-    })
+        _ => call::lease(fd, exclusive), // There are no others: see `states`.
+    }
 }
 
 /// Who has a lock on a file, for a message.

@@ -13,6 +13,9 @@ use super::Restored;
 use super::socket::{is_unix, local, other_end, partner};
 use crate::report::OrFail;
 
+/// The most descriptors that go with a message (unix(7)).
+pub const MOST_PASSED: usize = 253;
+
 /// Sends again what was in the queue of a socket.
 pub fn restore(restored: &Restored<'_>, socket: &Socket) {
     let Restored { record, state, .. } = *restored;
@@ -96,15 +99,13 @@ impl Sent {
         bytes: &[u8],
         passed: impl Iterator<Item = i32>,
     ) -> Result<usize, Errno> {
-        /// The most descriptors that go with a message (unix(7)).
-        const MOST: usize = 253;
         let mut control: Control = [0; _];
         let mut length = 0;
         if self.is_unix && credentials[0] != 0 {
             let credentials = bytemuck::cast_slice(&credentials);
             length += call::control_message(&mut control, SCM_CREDENTIALS, credentials);
         }
-        let mut descriptors = [0; MOST];
+        let mut descriptors = [0; MOST_PASSED];
         let mut count = 0;
         for (into, fd) in descriptors.iter_mut().zip(passed) {
             *into = fd;

@@ -7,11 +7,8 @@
 //! A socket that was connected is made as one end of a new connection. If the other end is not the
 //! program's, it is this program's until then: at a number of its own, see [`other_end`].
 
-use ckpt_image::Invalid;
-use ckpt_image::files::{
-    Descriptor, Socket, SocketMessage, SocketOption, descriptor, ending, phase,
-};
-use ckpt_image::record::{are_whole, first};
+use ckpt_image::files::{Descriptor, Socket, descriptor, ending, phase};
+use ckpt_image::record::first;
 use ckpt_sys::Errno;
 use ckpt_sys::call::{self, Address, Fd, File};
 use linux_raw_sys::general::{F_DUPFD_CLOEXEC, F_SETFL, O_CLOEXEC, O_NONBLOCK};
@@ -24,23 +21,6 @@ use super::{BEYOND, Relaxed, Restored, descriptors, for_each_open_file, move_bey
 use super::{options, sent, socket_names};
 use crate::image::Image;
 use crate::report::{OrFail, fail, note};
-
-/// Refuses an image in which a socket is not described as it has to be, and a name that somebody has.
-pub fn check(image: &Image, record: &Descriptor, state: &[u8]) {
-    let parts = || {
-        let (socket, rest) = first::<Socket>(state)?;
-        let (options, messages) =
-            rest.split_at_checked(socket.options_length as usize).ok_or(Invalid::Damaged)?;
-        let is_well = phase::KNOWN.contains(&socket.phase)
-            && usize::from(socket.local_length) <= Address::MOST
-            && usize::from(socket.remote_length) <= Address::MOST
-            && are_whole::<SocketOption>(options)
-            && are_whole::<SocketMessage>(messages);
-        if is_well { Ok(socket) } else { Err(Invalid::Damaged) }
-    };
-    let socket = parts().unwrap_or_else(|why| image.fail(&why));
-    socket_names::check(record, &socket);
-}
 
 /// The address that a socket had.
 pub fn local(socket: &Socket) -> Address {

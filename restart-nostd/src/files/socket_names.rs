@@ -1,6 +1,7 @@
 //! The names of Unix sockets: paths, and abstract ones.
 
 use ckpt_image::files::{Descriptor, Socket, phase};
+use ckpt_image::record::first;
 use ckpt_sys::call::{self, Address, Fd, File};
 use ckpt_sys::{Errno, Line};
 use linux_raw_sys::general::{O_CLOEXEC, O_NONBLOCK, S_IFMT, S_IFSOCK};
@@ -30,10 +31,11 @@ pub fn path_of(name: &Address) -> Option<Line<{ Address::MOST + 1 }>> {
 }
 
 /// Refuses if somebody has the name. A relative path means nothing yet.
-pub fn check(record: &Descriptor, socket: &Socket) {
-    let name = local(socket);
-    if has_name(socket) && socket.mode != 0 && name.name().starts_with(b"/") {
-        is_free(record, socket, &name);
+pub fn check(record: &Descriptor, state: &[u8]) {
+    let Ok((socket, _)) = first::<Socket>(state) else { return };
+    let name = local(&socket);
+    if has_name(&socket) && socket.mode != 0 && name.name().starts_with(b"/") {
+        is_free(record, &socket, &name);
     }
 }
 
