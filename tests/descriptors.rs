@@ -5,6 +5,7 @@ mod common;
 
 use std::ffi::CString;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
@@ -204,6 +205,49 @@ fn message_queues_that_are_gone() {
     });
 }
 
+/// To look at descriptors on their way takes numbers for them. Where there may be but few, the image has all
+/// that are on their way, or there is none. An ordinary user may not have more on their way than numbers, in
+/// all processes together.
+fn has_all_or_refuses(kind: &str, limits: Range<u64>) {
+    if !User::everyone().contains(&User::Root) {
+        return not_run("descriptors on their way at the limit of open files, which takes root");
+    }
+    let place = Place::new(User::Root);
+    let program = place.compiled("gcc", "holds_sockets").args([kind]);
+    let mut refused = 0;
+    for limit in limits.clone() {
+        println!("at most {limit}");
+        let mut run = program.clone().limit(libc::RLIMIT_NOFILE as i32, limit).start();
+        run.expect("ready");
+        run.check();
+        let asked = run.ask();
+        run.check();
+        run.kill();
+        match asked {
+            Ok(image) => {
+                let mut run = program.restart(&image);
+                run.check();
+                run.quit();
+            }
+            Err(line) => {
+                assert!(line.contains("too many open files"), "{line}");
+                refused += 1;
+            }
+        }
+    }
+    assert!((1..limits.end - limits.start).contains(&refused), "{refused} are refused");
+}
+
+#[test]
+fn descriptors_on_their_way_at_the_limit_of_open_files() {
+    has_all_or_refuses("passed", 13..24);
+}
+
+#[test]
+fn many_descriptors_on_their_way_at_the_limit_of_open_files() {
+    has_all_or_refuses("crowd", 7..35);
+}
+
 /// A kind of descriptor that `target` knows, with both C libraries.
 fn survives(target: &str, kind: &str) {
     each_user(|place| {
@@ -262,6 +306,7 @@ kinds! { "holds_sockets":
     datagrams "datagrams",
     a_message_without_bytes "empty",
     descriptors_on_their_way "passed",
+    many_descriptors_on_their_way "crowd",
     files_on_their_way "passed-files",
     who_has_sent_a_message "credentials",
     an_end_that_is_shut_down "half-closed",

@@ -277,6 +277,41 @@ static int check_passed(void)
     return fill_passed();
 }
 
+/* More descriptors on their way in one message than there may be numbers for. */
+
+enum { CROWD = 20 };
+
+static int begin_crowd(void)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(CROWD * sizeof(int))];
+    } control = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    struct iovec part = {"crowd", 5};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control};
+    message.msg_controllen = sizeof control;
+    control.header.cmsg_len = CMSG_LEN(CROWD * sizeof(int));
+    DO(fd = open("/dev/zero", O_RDONLY));
+    for (int i = 0; i < CROWD; i++)
+        memcpy(CMSG_DATA(&control.header) + i * sizeof fd, &fd, sizeof fd);
+    DO(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends));
+    EXPECT(5, sendmsg(ends[0], &message, 0));
+    return 1;
+}
+
+static int check_crowd(void)
+{
+    char path[64], info[512];
+    const char *line;
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", ends[1]);
+    DO(other = open(path, O_RDONLY));
+    info[read(other, info, sizeof info - 1)] = 0;
+    DO(close(other));
+    EXPECT(1, (line = strstr(info, "scm_fds:")) != NULL);
+    EXPECT(CROWD, atoi(line + strlen("scm_fds:")));
+    return 1;
+}
+
 /* Files that are but on their way: a log, and one that has no name. */
 
 static int fill_passed_files(void)
@@ -667,6 +702,7 @@ int main(int argc, char **argv)
         {"datagrams", begin_datagrams, check_messages},
         {"empty", begin_empty, check_empty},
         {"passed", begin_passed, check_passed},
+        {"crowd", begin_crowd, check_crowd},
         {"passed-files", begin_passed_files, check_passed_files},
         {"credentials", begin_credentials, check_credentials},
         {"half-closed", begin_half_closed, check_half_closed},

@@ -88,7 +88,7 @@ impl Queue {
             Err(Errno::EAGAIN) => return Ok(None),
             // The end of the file, since a message has at least credentials.
             Ok(Peeked { control: 0, .. }) => return Ok(None),
-            peeked => message.take_in(peeked?),
+            peeked => message.take_in_whole(peeked?)?,
         }
         Ok(Some(message))
     }
@@ -113,7 +113,7 @@ impl Queue {
             length = match call::peek_whole_pieces(self.fd, before, nowhere) {
                 Err(Errno::EFAULT) | Ok(0) => {
                     let part = self.peek(position, &mut room[..length], &mut message.control)?;
-                    message.take_in(part);
+                    message.take_in_whole(part)?;
                     return Ok(Some(message));
                 }
                 before => before?,
@@ -139,6 +139,17 @@ impl Message {
 
     fn take_in(&mut self, peeked: Peeked) {
         (self.length, self.control_length) = (peeked.length, peeked.control);
+    }
+
+    /// The same of one that was looked at with room for all that came with it. For some of its descriptors
+    /// there may have been no numbers.
+    fn take_in_whole(&mut self, peeked: Peeked) -> Result<(), Errno> {
+        self.take_in(peeked);
+        if peeked.control_cut {
+            self.opened().iter().for_each(|&fd| call::close(Fd(fd)));
+            return Err(Errno::EMFILE);
+        }
+        Ok(())
     }
 
     /// What came with it of `kind`.
@@ -317,8 +328,10 @@ impl Passed {
     /// Gives a number to an open file that has none but `fd`.
     fn take(&mut self, fd: Fd, opened: &[i32]) -> Result<(), Errno> {
         if same_as(fd, opened)?.is_none() {
-            let number = call::fcntl(fd, F_DUPFD_CLOEXEC, self.numbers.end as u32)?;
-            self.numbers.end = number as i32 + 1;
+            // Of a number beyond the limit the kernel says that it is wrong.
+            let beyond = |why| if why == Errno::EINVAL { Errno::EMFILE } else { why };
+            let number = call::fcntl(fd, F_DUPFD_CLOEXEC, self.numbers.end as u32);
+            self.numbers.end = number.map_err(beyond)? as i32 + 1;
         }
         Ok(())
     }
