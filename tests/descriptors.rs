@@ -333,6 +333,33 @@ kinds! { "holds_files":
     files_of_threads "threads",
 }
 
+/// In an overlayfs of several file systems the device that stat(2) tells of a file is not the one that the
+/// kernel tells of a watch; and with each mount it is another one.
+#[test]
+fn watches_of_files_on_an_overlay() {
+    // One more mount in each life moves the numbers on.
+    let mount = "mkdir -p lower upper work merged spare && echo life >> lives && \
+                 for life in $(cat lives); do mount -t tmpfs spare spare; done && \
+                 mount -t tmpfs lower lower && \
+                 mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged && \
+                 cd merged";
+    let unshare =
+        |script: &str| Command::new("unshare").args(["-Urm", "sh", "-c", script]).status();
+    let probe = format!("mount -t tmpfs t /mnt && cd /mnt && {mount}");
+    if !unshare(&probe).is_ok_and(|status| status.success()) {
+        return not_run("watches on an overlayfs, which users may not mount here");
+    }
+    each_user(|place| {
+        let script = format!("{mount} && exec \"$0\" \"$@\"");
+        let program = place
+            .compiled("gcc", "holds_files")
+            .args(["watches"])
+            .env("CKPT_FILE", place.path("mycheckpoint"))
+            .wrapped("unshare", &["-Urm", "sh", "-c", &script]);
+        generations(&program, 3, &[]).quit();
+    });
+}
+
 kinds! { "holds_terminals":
     a_pseudo_terminal_that_reads_lines "lines",
     a_pseudo_terminal_with_bytes_on_their_way "keys",

@@ -6,11 +6,15 @@
 
 use core::ffi::CStr;
 
-use linux_raw_sys::general::{AT_SYMLINK_NOFOLLOW, O_NOFOLLOW, O_PATH};
+use linux_raw_sys::general::{
+    AT_SYMLINK_NOFOLLOW, IN_DELETE_SELF, IN_DONT_FOLLOW, O_CLOEXEC, O_NOFOLLOW, O_PATH,
+    OVERLAYFS_SUPER_MAGIC,
+};
 
 use crate::call::{self, File};
 use crate::lines::Lines;
 use crate::proc;
+use crate::watch::Watched;
 use crate::{Errno, Line};
 
 /// A path, with the NUL that ends it.
@@ -21,10 +25,10 @@ const DEPTH: u32 = 16;
 /// and at how many names there.
 const MOST: u32 = 100_000;
 
-/// A file.
+/// A file, as the kernel tells it of a watch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Inode {
-    /// The device, as stat(2) numbers it.
+    /// The device, in the numbers of stat(2).
     pub device: u64,
     /// The number.
     pub number: u64,
@@ -43,9 +47,28 @@ pub fn path_of(process: &str, file: Inode) -> Option<Path> {
 impl Inode {
     /// Whether a path leads to it, without following a link at its end.
     fn is_at(self, path: &CStr) -> bool {
-        call::status_at(path, AT_SYMLINK_NOFOLLOW)
-            .is_ok_and(|there| (there.st_dev, there.st_ino) == (self.device, self.number))
+        call::status_at(path, AT_SYMLINK_NOFOLLOW).is_ok_and(|there| {
+            there.st_ino == self.number
+                && (there.st_dev == self.device || watched_at(path) == Ok(Some(self)))
+        })
     }
+}
+
+/// What the kernel tells of a watch at `path`: in btrfs, and in an overlayfs of several file systems,
+/// stat(2) tells another device.
+fn watched_at(path: &CStr) -> Result<Option<Inode>, Errno> {
+    let queue = File::from_fd(call::inotify(O_CLOEXEC)?);
+    call::inotify_add_watch(queue.fd(), path, IN_DELETE_SELF | IN_DONT_FOLLOW)?;
+    let info = Line::<48>::of(format_args!("/proc/thread-self/fdinfo/{}\0", queue.fd().0));
+    let info = File::open(info.as_path(), 0)?;
+    let mut buffer = [0; 512];
+    let mut lines = Lines::new(info.fd(), &mut buffer);
+    while let Some(line) = lines.next_line()? {
+        if let Some(watched) = Watched::parse(line) {
+            return Ok(Some(watched.inode));
+        }
+    }
+    Ok(None)
 }
 
 /// The first that `look` finds by the path of an open file, the working directory, or an argument.
@@ -141,10 +164,12 @@ fn in_directory(path: &mut Path, file: Inode, depth: u32, left: &mut u32) -> boo
     const DT_DIR: u8 = 4;
     let start = bytes_of(path).strip_suffix(b"/").unwrap_or(bytes_of(path)).len();
     let Ok(directory) = proc::open_directory(path.as_path()) else { return false };
+    // There the numbers in a directory may be those of other layers.
+    let is_overlay = call::file_system(directory.fd()) == Ok(OVERLAYFS_SUPER_MAGIC);
     let mut found = false;
     let _ = proc::for_each_entry(&directory, &mut [0; 1024], |entry| {
         *left = left.checked_sub(1).ok_or(Errno::E2BIG)?;
-        let sought = entry.inode == file.number;
+        let sought = is_overlay || entry.inode == file.number;
         let further = depth > 0 && entry.kind == DT_DIR;
         if !(sought || further) || [&b"."[..], b".."].contains(&entry.name) {
             return Ok(());

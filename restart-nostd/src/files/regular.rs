@@ -28,7 +28,7 @@ pub fn check(head: &Head<'_>, record: &Descriptor, path: &[u8], same_boot: bool,
         fail(format_args!("{step}, is no longer of the kind it was; put it back"));
     }
     // A copy, on another machine, is another file; here it is not what the program had open.
-    let other = (status.st_dev, status.st_ino) != (record.device, record.inode);
+    let other = status.st_ino != record.inode || !may_be_same_device(status.st_dev, record.device);
     if same_boot && other && !is_moved(path) && record.kind != descriptor::DEVICE {
         fail(format_args!("{step}, is now another file of that name; put the old one back"));
     }
@@ -47,6 +47,13 @@ pub fn check(head: &Head<'_>, record: &Descriptor, path: &[u8], same_boot: bool,
     if is_written(record) {
         check_written(head, record, path, &status, changed);
     }
+}
+
+/// Whether two numbers may be of the same device. A file system that is on none, such as an overlayfs, has
+/// another number, of major 0, each time it is mounted.
+fn may_be_same_device(one: u64, other: u64) -> bool {
+    let is_none = |device: u64| device >> 8 & 0xfff == 0;
+    one == other || is_none(one) && is_none(other)
 }
 
 /// Whether the size or the modification time of a file is another one.
