@@ -315,6 +315,7 @@ kinds! { "holds_sockets":
     names_of_unix_sockets "names",
     datagrams_to_a_name "addressed",
     udp "udp",
+    a_packet_filter "filtered",
     both_ends_of_tcp "tcp",
     netlink "netlink",
 }

@@ -293,6 +293,7 @@ fn sockets() {
             "names",
             "addressed",
             "udp",
+            "filtered",
             "tcp",
             "netlink",
         ],

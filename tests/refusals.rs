@@ -99,15 +99,26 @@ fn a_netlink_socket_with_something_unread() {
     );
 }
 
+/// A program of two instructions, `r0 = 0; return`, loaded by bpf(2).
 #[test]
-fn a_socket_with_a_filter() {
-    refuses_descriptor(
+fn a_socket_with_an_ebpf_filter() {
+    if !User::everyone().contains(&User::Root) {
+        return not_run("refusing a socket with an eBPF filter, which takes CAP_BPF");
+    }
+    let place = Place::new(User::Root);
+    let setting = format!(
         "import ctypes, struct\n\
          s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
-         all = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0xffff))\n\
-         s.setsockopt(socket.SOL_SOCKET, 26, struct.pack('HxxxxxxP', 1, ctypes.addressof(all)))",
-        "filter",
+         program = ctypes.create_string_buffer(bytes.fromhex('b700000000000000 9500000000000000'))\n\
+         license = ctypes.create_string_buffer(b'GPL')\n\
+         load = struct.pack('IIQQ', 1, 2, ctypes.addressof(program), ctypes.addressof(license))\n\
+         bpf = ctypes.CDLL(None).syscall({}, 5, load, len(load)); assert bpf >= 0\n\
+         s.setsockopt(socket.SOL_SOCKET, 50, bpf); os.close(bpf)",
+        libc::SYS_bpf
     );
+    let mut run = python(&place, &setting);
+    run.refuses(&["descriptor 3", "an eBPF filter"]);
+    is_unharmed(run);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use core::fmt;
 
 use linux_raw_sys::general::POLLIN;
 use linux_raw_sys::net::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, SO_DOMAIN, SO_GET_FILTER, SO_TYPE,
-    SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, SO_DOMAIN, SO_TYPE, SOCK_DGRAM, SOCK_STREAM,
+    SOL_SOCKET,
 };
 
 use crate::call::{self, Fd};
@@ -23,7 +23,7 @@ pub enum SocketObstacle {
     Family(u32),
     /// The kernel's messages cannot be had again.
     Unread,
-    /// `SO_ATTACH_FILTER`, `SO_ATTACH_BPF`.
+    /// `SO_ATTACH_BPF`.
     Filter,
     /// The kernel does not tell what a Unix socket is connected to.
     NoPeer(Errno),
@@ -45,9 +45,9 @@ impl SocketObstacle {
             (AF_PACKET, _) => Some(Self::Packet),
             (family, _) => Some(Self::Family(family)),
         };
-        // How many instructions it has; one of the new kind may not be looked at.
-        let is_filtered = call::socket_option_length(fd, SOL_SOCKET, SO_GET_FILTER) != Ok(0);
-        Ok(obstacle.or(is_filtered.then_some(Self::Filter)))
+        // Without room for it the kernel tells but its length.
+        let is_told = call::socket_filter(fd, &mut []).is_ok();
+        Ok(obstacle.or((!is_told).then_some(Self::Filter)))
     }
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for SocketObstacle {
             Self::Packet => "a packet socket",
             Self::Family(family) => return write!(f, "a socket of address family {family}"),
             Self::Unread => "a netlink socket with messages that have not been read",
-            Self::Filter => "a socket with a packet filter",
+            Self::Filter => "a socket with an eBPF filter",
             Self::NoPeer(errno) => {
                 return write!(
                     f,

@@ -635,6 +635,52 @@ static int check_udp(void)
     return 1;
 }
 
+/* A packet filter, which lets pass what begins with `y`, and which is there for good. */
+
+struct instruction { /* of <linux/filter.h>, which musl's compiler does not find */
+    uint16_t code;
+    uint8_t if_true, if_false;
+    uint32_t operand;
+};
+
+enum { UDP_HEADER = 8, FILTER = 4 };
+static const struct instruction filter[FILTER] = {
+    {0x30, 0, 0, UDP_HEADER}, /* load the byte there */
+    {0x15, 0, 1, 'y'},        /* if it is that, go on, else skip one */
+    {0x06, 0, 0, 0xffff},     /* all of it */
+    {0x06, 0, 0, 0},          /* nothing of it */
+};
+
+static int begin_filtered(void)
+{
+    struct { unsigned short length; const struct instruction *filter; } program = {FILTER, filter};
+    DO(fd = socket(AF_INET, SOCK_DGRAM, 0));
+    DO(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program));
+    DO(set_option(fd, SOL_SOCKET, SO_LOCK_FILTER, 1));
+    DO(bind_to(fd, AF_INET, 0));
+    DO(other = socket(AF_INET, SOCK_DGRAM, 0));
+    DO(local(fd));
+    DO(connect(other, (struct sockaddr *)&address, address_length));
+    return 1;
+}
+
+static int check_filtered(void)
+{
+    struct pollfd polled = {.fd = fd, .events = POLLIN};
+    struct instruction found[FILTER];
+    socklen_t count = FILTER;
+    DO(getsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, found, &count));
+    EXPECT(FILTER, count);
+    EXPECT(0, memcmp(filter, found, sizeof filter));
+    FAILS(EPERM, set_option(fd, SOL_SOCKET, SO_DETACH_FILTER, 0));
+    EXPECT(2, send(other, "no", 2, 0));
+    EXPECT(3, send(other, "yes", 3, 0));
+    EXPECT(1, poll(&polled, 1, -1));
+    RECEIVES(3, 'y', fd);
+    NOTHING_IN(fd);
+    return 1;
+}
+
 /* Both ends of TCP connections: with something in them; the one that waits has shut its end down. */
 
 static int begin_tcp(void)
@@ -711,6 +757,7 @@ int main(int argc, char **argv)
         {"names", begin_names, check_names},
         {"addressed", begin_addressed, check_addressed},
         {"udp", begin_udp, check_udp},
+        {"filtered", begin_filtered, check_filtered},
         {"tcp", begin_tcp, check_tcp},
         {"netlink", begin_netlink, check_netlink},
         {0},

@@ -1,6 +1,6 @@
 //! The options of a socket that are not as in a new one.
 
-use bytemuck::Zeroable;
+use bytemuck::{Zeroable, bytes_of};
 use ckpt_image::NoteWriter;
 use ckpt_image::files::{Socket, SocketOption};
 use ckpt_sys::call::{self, Fd};
@@ -143,6 +143,25 @@ pub fn capture(fd: Fd, socket: &Socket, notes: &mut NoteWriter<'_>) -> Result<()
                 notes.push_record(&option, value)?;
             }
         }
+    }
+    capture_filter(fd, notes)
+}
+
+/// Notes the packet filter, and whether it is there for good.
+fn capture_filter(fd: Fd, notes: &mut NoteWriter<'_>) -> Result<(), Obstacle> {
+    let option = |name, length| SocketOption { level: SOL_SOCKET, name, length, reserved: 0 };
+    let at = notes.open_description().len();
+    notes.push(bytes_of(&option(SO_ATTACH_FILTER, 0)))?;
+    let length = call::socket_filter(fd, notes.room())?.len();
+    if length == 0 {
+        notes.take_back(at);
+    } else {
+        notes.advance(length)?;
+        notes.amend(at, bytes_of(&option(SO_ATTACH_FILTER, length as u32)));
+    }
+    let locked = call::socket_number(fd, SOL_SOCKET, SO_LOCK_FILTER)?;
+    if locked != 0 {
+        notes.push_record(&option(SO_LOCK_FILTER, 4), &locked.to_ne_bytes())?;
     }
     Ok(())
 }

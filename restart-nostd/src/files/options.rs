@@ -5,8 +5,8 @@ use ckpt_image::record::all_with_tails;
 use ckpt_sys::Errno;
 use ckpt_sys::call::{self, Fd};
 use linux_raw_sys::net::{
-    IPPROTO_IPV6, IPV6_V6ONLY, SO_RCVBUF, SO_RCVBUFFORCE, SO_SNDBUF, SO_SNDBUFFORCE, SOL_NETLINK,
-    SOL_SOCKET,
+    IPPROTO_IPV6, IPV6_V6ONLY, SO_ATTACH_FILTER, SO_LOCK_FILTER, SO_RCVBUF, SO_RCVBUFFORCE,
+    SO_SNDBUF, SO_SNDBUFFORCE, SOL_NETLINK, SOL_SOCKET,
 };
 use linux_raw_sys::netlink::{NETLINK_ADD_MEMBERSHIP, NETLINK_LIST_MEMBERSHIPS};
 
@@ -21,7 +21,11 @@ pub fn restore(restored: &Restored<'_>, socket: &Socket) {
         let SocketOption { level, name, .. } = option;
         // It has been decided by the connection.
         let decided = socket.was_connected() && (level, name) == (IPPROTO_IPV6 as u32, IPV6_V6ONLY);
+        // It would be in the way of the end of a connection.
+        let filters = level == SOL_SOCKET && [SO_ATTACH_FILTER, SO_LOCK_FILTER].contains(&name);
+        let is_over = filters && socket.phase == phase::CLOSED;
         if !decided
+            && !is_over
             && let Err(errno) = set(fd, level, name, value)
             && socket.phase != phase::CLOSED
         {
@@ -38,6 +42,7 @@ fn set(fd: Fd, level: u32, name: u32, value: &[u8]) -> Result<(), Errno> {
     match (level, name) {
         (SOL_SOCKET, SO_SNDBUF) => set_buffer(fd, [SO_SNDBUFFORCE, name], value),
         (SOL_SOCKET, SO_RCVBUF) => set_buffer(fd, [SO_RCVBUFFORCE, name], value),
+        (SOL_SOCKET, SO_ATTACH_FILTER) => call::set_socket_filter(fd, value),
         (SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS) => join_groups(fd, value),
         _ => call::set_socket_option(fd, level, name, value),
     }

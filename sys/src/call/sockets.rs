@@ -9,11 +9,13 @@ use core::ptr::null_mut;
 use linux_raw_sys::general::{self as nr, iovec};
 use linux_raw_sys::net::{
     AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, MSG_CTRUNC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK,
-    SO_PEEK_OFF, SOL_SOCKET, TCP_INFO, cmsghdr, msghdr, sockaddr_in, sockaddr_in6, tcp_info,
+    SO_ATTACH_FILTER, SO_GET_FILTER, SO_PEEK_OFF, SOL_SOCKET, TCP_INFO, cmsghdr, msghdr,
+    sockaddr_in, sockaddr_in6, tcp_info,
 };
+use linux_raw_sys::ptrace::{sock_filter, sock_fprog};
 
 use super::{Argument, Fd, Result, again, filled, registers, result_of, syscall};
-use crate::Escaped;
+use crate::{Errno, Escaped};
 
 /// The address of a socket: a family, and what that makes of the rest.
 #[derive(Clone, Copy)]
@@ -161,11 +163,27 @@ pub fn socket_option(fd: Fd, level: u32, name: u32, value: &mut [u8]) -> Result<
     Ok(&mut value[..length])
 }
 
-/// How long an option is that getsockopt(2) tells the length of if there is no room for it.
-pub fn socket_option_length(fd: Fd, level: u32, name: u32) -> Result<u32> {
-    let mut length = 0;
-    call!(__NR_getsockopt, fd, level, name, null_mut::<u8>(), &raw mut length)?;
-    Ok(length)
+/// The packet filter of a socket (`SO_GET_FILTER`), which fills a part of `value`; nothing if there is none.
+/// One of the new kind (`SO_ATTACH_BPF`) is not told.
+pub fn socket_filter(fd: Fd, value: &mut [u8]) -> Result<&mut [u8]> {
+    const SIZE: usize = size_of::<sock_filter>();
+    // The kernel counts instructions.
+    let mut count = (value.len() / SIZE) as u32;
+    let into = value.as_mut_ptr();
+    call!(__NR_getsockopt, fd, SOL_SOCKET, SO_GET_FILTER, into, &raw mut count)?;
+    let length = (count as usize * SIZE).min(value.len());
+    Ok(&mut value[..length])
+}
+
+/// Gives a socket a packet filter: `SO_ATTACH_FILTER`.
+pub fn set_socket_filter(fd: Fd, filter: &[u8]) -> Result<()> {
+    let count = filter.len() / size_of::<sock_filter>();
+    let program = sock_fprog {
+        len: u16::try_from(count).map_err(|_| Errno::EINVAL)?,
+        filter: filter.as_ptr().cast_mut().cast(),
+    };
+    let (program, size) = (&raw const program, size_of::<sock_fprog>());
+    call!(__NR_setsockopt, fd, SOL_SOCKET, SO_ATTACH_FILTER, program, size).map(drop)
 }
 
 /// getsockopt(2) of a number.
