@@ -237,7 +237,8 @@ fn bzip2() {
 
 #[test]
 fn sha512sum() {
-    filter("/usr/bin/sha512sum", &[], &words(work(4_000_000)));
+    // It is so fast that less would be read before anybody looks.
+    filter("/usr/bin/sha512sum", &[], &words(4_000_000));
 }
 
 #[test]
