@@ -295,7 +295,8 @@ fn check_does_not_swallow_a_signal() {
             let checking = scope.spawn(|| check(&place, &run));
             thread::sleep(whole.mul_f64(random.random_range(0.0..1.0)));
             run.signal(libc::SIGUSR1);
-            checking.join().expect("the check")
+            let (status, output) = checking.join().expect("the check");
+            assert_eq!(status, Some(0), "{output}");
         });
         whole = begun.elapsed();
         run.expect("woken");

@@ -8,8 +8,9 @@ use anyhow::{Context, Result, bail, ensure};
 use ckpt_arch::{CALL_CLOBBERED, TracedRegisters};
 use libc::{c_int, c_void, pid_t};
 
-/// How long the program may take to stop. Only one in an uninterruptible call takes any time.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the program may take to stop. Only one in an uninterruptible call takes any time, or one that
+/// others leave no time to run.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Signals that the kernel itself sends for what a thread does. Blocked, they would not only wait:
 /// the kernel would reset their handlers.
@@ -109,8 +110,9 @@ impl Tracee {
 
     /// Waits for the stop that was asked for. Signals that come before it are delivered.
     pub fn wait_for_interrupt(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.wait()? {
+            match self.wait_until(Some(deadline))? {
                 Stop::Event(libc::SIGTRAP) => return Ok(()),
                 Stop::Event(_) => {
                     self.detach(0);
@@ -122,9 +124,13 @@ impl Tracee {
         }
     }
 
-    /// Waits for the next stop.
+    /// Waits for the next stop, however long that takes: the program is on its way to it, and has what is
+    /// not its own in its registers.
     pub fn wait(&self) -> Result<Stop> {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_until(None)
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<Stop> {
         loop {
             let mut status = 0;
             // SAFETY: the status is written to a variable of that type.
@@ -142,9 +148,10 @@ impl Tracee {
                     });
                 }
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            ensure!(!left.is_zero(), "it does not stop: it is in a call that nothing interrupts");
-            SignalsBlocked::wait_for_child(left);
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let is_over = left.is_some_and(|left| left.is_zero());
+            ensure!(!is_over, "it does not stop: it is in a call that nothing interrupts");
+            SignalsBlocked::wait_for_child(left.unwrap_or(PATIENCE));
         }
     }
 
