@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{PROMPT, Place, Program, Running, each_user};
+use common::{PROMPT, Place, Program, Running, Tmux, Watch, Window, each_user};
 
 const ESCAPE: &str = "\x1b";
 
@@ -50,6 +50,103 @@ fn vim_in_another_window() {
         run.expect_text("after it");
         run.send_all(&format!("{ESCAPE}:wq\r"));
         assert!(run.wait().success());
+        assert_eq!(place.text("file.txt"), "typed before the checkpoint\nand after it\n");
+    });
+}
+
+/// A tmux whose windows have what the programs of these tests want.
+fn tmux(place: &Place) -> Tmux<'_> {
+    place.artifact("libckpt.so");
+    place.artifact("restart-static");
+    Tmux::start(on_screen(place, "/usr/bin/tmux").env("PS1", PROMPT).env("HISTFILE", ""))
+}
+
+/// What starts vim from a shell.
+const VIM: &str = "env LD_PRELOAD=./libckpt.so vim -u NONE -n file.txt";
+
+/// Types `text` into the vim that has just been started in a window, and has it write an image. Returns what
+/// is on the screen then, but for the last line.
+fn vim_in_window<'t>(window: &Window<'t>, text: &str, vim: fn(&Window<'t>) -> i32) -> String {
+    window.shows("file.txt");
+    window.types(&format!("i{text}"));
+    window.presses("Escape");
+    window.enters(":echo 'so' . 'far'");
+    window.shows("sofar");
+    let vim = vim(window);
+    window.reads_keys(vim);
+    let screen = window.screen();
+    window.checkpoint(vim);
+    window.kill(vim);
+    screen.trim_end().rsplit_once('\n').expect("several lines").0.to_owned()
+}
+
+#[test]
+fn vim_in_tmux() {
+    each_user(|place| {
+        let tmux = tmux(place);
+        let window = tmux.shell((24, 80));
+        window.enters(VIM);
+        let screen = vim_in_window(&window, "typed before the checkpoint", Window::job);
+        window.shows("Killed");
+        window.clears();
+        window.enters("./restart-static mycheckpoint");
+        window.shows(&screen);
+        window.presses("C-z");
+        window.shows("Stopped");
+        window.clears();
+        window.enters("fg");
+        window.shows(&screen);
+        window.enters(":q!");
+        window.enters("echo status=$?");
+        window.shows("status=0");
+        assert!(!place.path("file.txt").exists());
+
+        // The same again, in a larger window.
+        let window = tmux.shell((40, 100));
+        window.enters("./restart-static mycheckpoint");
+        window.shows(&format!("typed before the checkpoint\n{}", "~\n".repeat(38)));
+        window.types("oand after it");
+        window.shows("and after it");
+        window.presses("Escape");
+        window.enters(":wq");
+        window.enters("echo status=$?");
+        window.shows("status=0");
+        assert_eq!(place.text("file.txt"), "typed before the checkpoint\nand after it\n");
+    });
+}
+
+#[test]
+fn vim_as_the_command_of_a_window() {
+    each_user(|place| {
+        let tmux = tmux(place);
+        let window = tmux.window((24, 80), &format!("exec {VIM}"));
+        let screen = vim_in_window(&window, "typed before the checkpoint", Window::pid);
+        window.has_ended("signal 9");
+
+        // From a shell it is a job of that.
+        let window = tmux.shell((24, 80));
+        window.enters("./restart-static mycheckpoint");
+        for _ in 0..3 {
+            window.shows(&screen);
+            window.presses("C-z");
+            window.shows("Stopped");
+            window.clears();
+            window.enters("fg");
+        }
+        window.shows(&screen);
+        window.enters(":q!");
+        window.enters("echo status=$?");
+        window.shows("status=0");
+
+        // As the command of a window it is on its own, as before: nobody can stop it.
+        let window = tmux.window((30, 90), "exec ./restart-static mycheckpoint");
+        window.shows(&format!("typed before the checkpoint\n{}", "~\n".repeat(28)));
+        window.presses("C-z");
+        window.types("oand after it");
+        window.shows("and after it");
+        window.presses("Escape");
+        window.enters(":wq");
+        window.has_ended("status 0");
         assert_eq!(place.text("file.txt"), "typed before the checkpoint\nand after it\n");
     });
 }
@@ -194,6 +291,41 @@ fn bash_in_a_window_that_changes() {
         );
         run.send_all("\x04");
         assert!(run.wait().success());
+    });
+}
+
+/// One that is a terminal's first program has no shell above it, and tmux does not let it stop.
+#[test]
+fn bash_as_the_command_of_a_window() {
+    each_user(|place| {
+        let tmux = tmux(place);
+        let preloaded = "exec env LD_PRELOAD=./libckpt.so bash --norc -i";
+        let window = tmux.window((24, 80), preloaded);
+        window.shows(PROMPT.trim_end());
+        let bash = window.pid();
+        window.reads_keys(bash);
+        window.checkpoint(bash);
+        window.kill(bash);
+        window.has_ended("signal 9");
+
+        let restart = "exec ./restart-static mycheckpoint";
+        let window = tmux.window((30, 90), restart);
+        window.enters("stty size");
+        window.shows("30 90");
+        window.enters("sleep 1000");
+        window.presses("C-z");
+        window.shows("Stopped");
+        window.enters("kill %1; suspend -f; echo still he''re");
+        window.shows("still here");
+        window.enters("exit 7");
+        window.has_ended("status 7");
+
+        let window = tmux.window((30, 90), restart);
+        window.enters("trap 'echo gone >gone' EXIT; echo read''y");
+        window.shows("ready");
+        let gone = Watch::creations(&place.path(""));
+        window.closes();
+        gone.wait_for("gone");
     });
 }
 

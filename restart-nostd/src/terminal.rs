@@ -20,8 +20,8 @@ use ckpt_sys::Errno;
 use ckpt_sys::call::{self, Fd};
 use linux_raw_sys::general::{
     BRKINT, CS8, CSIZE, ECHO, ECHONL, ICANON, ICRNL, IEXTEN, IGNBRK, IGNCR, INLCR, ISIG, ISTRIP,
-    IXON, O_CLOEXEC, O_NOCTTY, O_NONBLOCK, O_RDWR, OPOST, PARENB, PARMRK, POLLIN, POLLOUT, SIGTTIN,
-    SIGTTOU, VMIN, VTIME, termios2,
+    IXON, O_CLOEXEC, O_NOCTTY, O_NONBLOCK, O_RDWR, OPOST, PARENB, PARMRK, POLLIN, POLLOUT, SIGTSTP,
+    SIGTTIN, SIGTTOU, VMIN, VTIME, termios2,
 };
 
 use crate::image::Image;
@@ -42,17 +42,21 @@ impl Terminal {
     pub const ALL: [(&[u8], Self); 2] = [(b"own", Self::Own), (b"shared", Self::Shared)];
 }
 
-/// Whether the program hands its terminal to process groups: it leads one, and is not to be stopped by doing
-/// so from the background.
+/// Whether the program hands its terminal to process groups: it leads one, is not to be stopped by doing so
+/// from the background, nor by `^Z`. That may have been inherited one by one: tmux ignores SIGTTOU for what
+/// runs in its windows; and who may be stopped by `^Z` must be where that works, in the session of a shell.
 pub fn controls_jobs(image: &Image) -> bool {
     const DEFAULT: u64 = 0;
+    const IGNORE: u64 = 1;
     let head = image.head();
     let session = head.note(kind::SESSION).and_then(first::<Session>);
     let leads = session
         .is_ok_and(|(session, _)| session.terminal != 0 && session.group == head.process().0.pid);
-    let mut dispositions = image.records::<Disposition>(&head, kind::DISPOSITIONS);
-    let disposition = dispositions.nth(SIGTTOU as usize - 1);
-    leads && disposition.is_some_and(|disposition| disposition.handler != DEFAULT)
+    let handler_of = |signal: u32| {
+        let mut dispositions = image.records::<Disposition>(&head, kind::DISPOSITIONS);
+        dispositions.nth(signal as usize - 1).map_or(DEFAULT, |disposition| disposition.handler)
+    };
+    leads && handler_of(SIGTTOU) != DEFAULT && handler_of(SIGTSTP) == IGNORE
 }
 
 /// Whether another process group is in the foreground of a terminal. Of one that does not control this

@@ -20,6 +20,7 @@ pub mod program;
 mod running;
 mod source;
 mod terminal;
+mod tmux;
 mod watch;
 
 pub use edited::Edited;
@@ -29,6 +30,7 @@ pub use place::{Place, User};
 pub use program::{Program, Stream};
 pub use running::{Running, generations, killed_by};
 pub use terminal::{PROMPT, Terminal, killing_the_job, shell};
+pub use tmux::{Tmux, Window};
 pub use watch::Watch;
 
 use std::hash::{BuildHasher, RandomState};

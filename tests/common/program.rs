@@ -196,7 +196,12 @@ impl<'p> Program<'p> {
         run.all_output()
     }
 
-    fn spawn(&self, command: &Path, arguments: &[OsString]) -> Running {
+    /// The command itself, as the user and with the environment that it is to have.
+    pub fn to_command(&self) -> Command {
+        self.command_of(&self.command, &self.arguments)
+    }
+
+    fn command_of(&self, command: &Path, arguments: &[OsString]) -> Command {
         let mut words =
             self.wrapper.iter().map(OsString::as_os_str).chain(once(command.as_os_str()));
         let mut child = Command::new(words.next().expect("the command at least"));
@@ -209,6 +214,13 @@ impl<'p> Program<'p> {
         if let Some(id) = self.place.user.id() {
             child.uid(id).gid(id); // and, being root, leaves all other groups
         }
+        // SAFETY: it makes a system call between fork and exec.
+        unsafe { child.pre_exec(inherit_nothing) };
+        child
+    }
+
+    fn spawn(&self, command: &Path, arguments: &[OsString]) -> Running {
+        let mut child = self.command_of(command, arguments);
         let is_one = |stream| [&self.stdin, &self.stdout].contains(&&stream);
         let terminal = is_one(Stream::Terminal).then(|| Terminal::open(self.window));
         let program_end = || stdio(&terminal.as_ref().expect("opened above").program);
@@ -236,7 +248,6 @@ impl<'p> Program<'p> {
         // SAFETY: only system calls are made between fork and exec, and nothing is allocated.
         unsafe {
             child.pre_exec(move || {
-                inherit_nothing()?;
                 limits.iter().try_for_each(|&(resource, value)| limit(resource, value))?;
                 if leads {
                     take_terminal()?;

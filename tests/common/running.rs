@@ -288,32 +288,23 @@ impl Running {
 
     /// Waits until the one child that it has, the job of a shell, does so.
     pub fn job_reads_keys(&mut self) {
-        let children = format!("/proc/{0}/task/{0}/children", self.pid);
-        let children = fs::read_to_string(children).expect("its children");
-        self.waits_for_keys(children.trim().parse().expect("one child"));
+        self.waits_for_keys(only_child(self.pid));
     }
 
     fn waits_for_keys(&mut self, pid: i32) {
-        #[cfg(target_arch = "x86_64")]
-        const OLDER: [libc::c_long; 2] = [libc::SYS_poll, libc::SYS_select];
-        #[cfg(not(target_arch = "x86_64"))]
-        const OLDER: [libc::c_long; 0] = [];
-        let waits = [libc::SYS_read, libc::SYS_ppoll, libc::SYS_pselect6];
-        let calls = waits.iter().chain(&OLDER).map(|call| format!("{call} ")).collect::<Vec<_>>();
-        self.is_in_one_of(pid, &calls, "it does not wait for keys");
+        self.is_so(|| waits_for_keys(pid), "it does not wait for keys");
     }
 
     /// Waits until it stands in a system call that `/proc` tells by `call`: its number and arguments.
     /// No event tells that.
     pub fn is_in(&mut self, call: &str, complaint: &str) {
-        self.is_in_one_of(self.pid, &[call.to_owned()], complaint);
+        let pid = self.pid;
+        self.is_so(|| stands_in(pid, &[call.to_owned()]), complaint);
     }
 
-    fn is_in_one_of(&mut self, pid: i32, calls: &[String], complaint: &str) {
-        let path = format!("/proc/{pid}/syscall");
+    fn is_so(&mut self, is_it: impl Fn() -> bool, complaint: &str) {
         let deadline = Instant::now() + PATIENCE;
-        let is_one = |call: String| calls.iter().any(|wanted| call.starts_with(wanted));
-        while !fs::read_to_string(&path).is_ok_and(is_one) {
+        while !is_it() {
             if self.has_ended() || Instant::now() > deadline {
                 self.fail(complaint);
             }
@@ -467,6 +458,28 @@ pub fn generations(program: &Program, count: usize, options: &[&str]) -> Running
         run.check();
     }
     run
+}
+
+/// Whether process `pid` stands in one of the system calls that `/proc` tells by `calls`: number and arguments.
+fn stands_in(pid: i32, calls: &[String]) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall"));
+    call.is_ok_and(|call| calls.iter().any(|wanted| call.starts_with(wanted)))
+}
+
+/// Whether process `pid` stands in a call in which it waits for keys.
+pub fn waits_for_keys(pid: i32) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    const OLDER: [libc::c_long; 2] = [libc::SYS_poll, libc::SYS_select];
+    #[cfg(not(target_arch = "x86_64"))]
+    const OLDER: [libc::c_long; 0] = [];
+    let waits = [libc::SYS_read, libc::SYS_ppoll, libc::SYS_pselect6];
+    stands_in(pid, &waits.iter().chain(&OLDER).map(|call| format!("{call} ")).collect::<Vec<_>>())
+}
+
+/// The id of the one child that process `pid` has.
+pub fn only_child(pid: i32) -> i32 {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    children.expect("its children").trim().parse().expect("one child")
 }
 
 /// Whether `status` is the death by `signal`.

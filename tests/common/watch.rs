@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+
+use super::PATIENCE;
 
 /// The events on one file or directory from now on.
 pub struct Watch(OwnedFd);
@@ -44,6 +47,19 @@ impl Watch {
             names.push(OsString::from_vec(name.to_vec()));
         }
         names
+    }
+
+    /// Waits for an event of that name.
+    pub fn wait_for(&self, name: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.names().iter().any(|it| it == name) {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+            assert!(left > 0, "waited in vain for {name}");
+            let mut queue =
+                libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one of ours.
+            unsafe { libc::poll(&raw mut queue, 1, left as _) };
+        }
     }
 }
 
