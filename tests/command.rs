@@ -121,6 +121,59 @@ fn check_says_yes_of_a_restarted_program() {
     });
 }
 
+/// Signal 32 asks for checkpoints until the C library takes it, which the check tells: glibc to cancel a
+/// thread, musl for timers that make threads.
+#[test]
+fn check_of_the_signal_that_c_libraries_keep() {
+    const TEXT: &str = r#"
+        #include <pthread.h>
+        #include <signal.h>
+        #include <stdio.h>
+        #include <string.h>
+        #include <time.h>
+        #include <unistd.h>
+        static void fire(union sigval value) { (void)value; }
+        static void *wait(void *nothing) { for (;;) pause(); return nothing; }
+        int main(int argc, char **argv) {
+            struct sigevent event = { .sigev_notify = SIGEV_THREAD, .sigev_notify_function = fire };
+            timer_t timer;
+            pthread_t thread;
+            if (argc != 2 || pthread_create(&thread, NULL, wait, NULL)) return 1;
+            if (!strcmp(argv[1], "user") && setuid(getuid())) return 1;
+            if (!strcmp(argv[1], "timer") && timer_create(CLOCK_MONOTONIC, &event, &timer)) return 1;
+            if (!strcmp(argv[1], "cancel") && (pthread_cancel(thread) || pthread_join(thread, NULL)))
+                return 1;
+            return getchar() != EOF;
+        }"#;
+    for (compiler, kind, refusal) in [
+        ("gcc", "user", None),
+        ("gcc", "timer", None),
+        ("gcc", "cancel", Some("own handler for signal 32")),
+        ("musl-gcc", "user", None),
+        ("musl-gcc", "timer", Some("nobody handles signal 32")),
+        ("musl-gcc", "cancel", None),
+    ] {
+        println!("{compiler} {kind}");
+        each_user(|place| {
+            let program = place.c(compiler, &["-pthread"], "keeps", TEXT).args([kind]);
+            let program = program.env("CKPT_SIGNAL", "32").signal(32);
+            let mut run = reading(&program);
+            if let Some(refusal) = refusal {
+                return says_no(place, run, &[refusal]);
+            }
+            let (status, said) = check(place, &run);
+            assert_eq!(status, Some(0), "{said}");
+            assert!(said.contains(&format!("kill -32 {}", run.pid)), "{said}");
+            let image = run.checkpoint();
+            run.kill();
+            let mut run = program.restart_with(&["--ids=new"], &image);
+            run.reads_stdin();
+            run.close_input();
+            assert!(run.wait().success(), "{}", run.errors());
+        });
+    }
+}
+
 /// `ckpt check` says no, with `words`; and what it was asked about goes on as before.
 fn says_no(place: &Place, mut run: Running, words: &[&str]) {
     let (status, said) = check(place, &run);

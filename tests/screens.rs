@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{PROMPT, Place, Program, Running, Tmux, Watch, Window, each_user};
+use common::{PROMPT, Place, Program, Running, Tmux, Watch, Window, each_user, killing_the_job};
 
 const ESCAPE: &str = "\x1b";
 
@@ -97,6 +97,7 @@ fn vim_in_tmux() {
         window.enters("fg");
         window.shows(&screen);
         window.enters(":q!");
+        window.prompts();
         window.enters("echo status=$?");
         window.shows("status=0");
         assert!(!place.path("file.txt").exists());
@@ -109,6 +110,7 @@ fn vim_in_tmux() {
         window.shows("and after it");
         window.presses("Escape");
         window.enters(":wq");
+        window.prompts();
         window.enters("echo status=$?");
         window.shows("status=0");
         assert_eq!(place.text("file.txt"), "typed before the checkpoint\nand after it\n");
@@ -135,6 +137,7 @@ fn vim_as_the_command_of_a_window() {
         }
         window.shows(&screen);
         window.enters(":q!");
+        window.prompts();
         window.enters("echo status=$?");
         window.shows("status=0");
 
@@ -301,7 +304,7 @@ fn bash_as_the_command_of_a_window() {
         let tmux = tmux(place);
         let preloaded = "exec env LD_PRELOAD=./libckpt.so bash --norc -i";
         let window = tmux.window((24, 80), preloaded);
-        window.shows(PROMPT.trim_end());
+        window.prompts();
         let bash = window.pid();
         window.reads_keys(bash);
         window.checkpoint(bash);
@@ -312,11 +315,15 @@ fn bash_as_the_command_of_a_window() {
         let window = tmux.window((30, 90), restart);
         window.enters("stty size");
         window.shows("30 90");
-        window.enters("sleep 1000");
+        window.prompts();
+        window.enters("sh -c 'echo runn''ing; exec cat'");
+        window.shows("running");
         window.presses("C-z");
         window.shows("Stopped");
-        window.enters("kill %1; suspend -f; echo still he''re");
+        window.prompts();
+        window.enters(&format!("{}; suspend -f; echo still he''re", killing_the_job("KILL")));
         window.shows("still here");
+        window.prompts();
         window.enters("exit 7");
         window.has_ended("status 7");
 
@@ -413,6 +420,31 @@ fn less_as_a_job_of_bash() {
         tell(&mut run, "echo status=$?", "status=0");
         run.send_all("\x04");
         assert!(run.wait().success());
+    });
+}
+
+/// It has a handler of its own for every signal that the C library lets it have one for.
+#[test]
+fn top_goes_on_showing_processes() {
+    const OF_THE_C_LIBRARY: i32 = 32;
+    each_user(|place| {
+        let program = on_screen(place, "/usr/bin/top")
+            .env("CKPT_SIGNAL", OF_THE_C_LIBRARY.to_string())
+            .signal(OF_THE_C_LIBRARY);
+        let mut run = program.start();
+        run.expect_text("load average");
+        run.reads_keys();
+        let before = run.modes();
+        for _ in 0..3 {
+            let image = run.checkpoint();
+            run.kill();
+            run = program.clone().window(40, 100).restart(&image);
+            run.expect_text("load average");
+            run.reads_keys();
+            assert_eq!(run.modes(), before);
+        }
+        run.send_all("q");
+        run.ends_well();
     });
 }
 

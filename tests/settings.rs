@@ -96,6 +96,7 @@ fn other_signals() {
         ("RTMIN+3", 37),
         ("SIGRTMIN", 34),
         ("64", 64),
+        ("32", 32),
         ("WINCH", 28),
         ("TSTP", 20),
     ] {
@@ -108,7 +109,7 @@ fn other_signals() {
 #[test]
 fn a_signal_that_is_none() {
     each_user(|place| {
-        for name in ["NONSENSE", "0", "65", "-1", "RTMIN+99", "KILL", "19"] {
+        for name in ["NONSENSE", "0", "65", "-1", "RTMIN+99", "KILL", "19", "33"] {
             let mut run = place.target("recursion").env("CKPT_SIGNAL", name).start();
             let line = run.error_line();
             assert!(line.starts_with("ckpt: ") && line.contains("CKPT_SIGNAL"), "{name:?}: {line}");
@@ -118,6 +119,38 @@ fn a_signal_that_is_none() {
             assert_eq!(run.errors().lines().count(), 1, "{}", run.errors());
         }
     });
+}
+
+/// Old C libraries take it before the library begins, and it stays theirs.
+#[test]
+fn a_signal_that_the_c_library_has_taken() {
+    const EARLY: &str = "
+        #include <signal.h>
+        #include <stdlib.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        static void own(int signal) { (void)signal; }
+        struct { void *handler; unsigned long flags; void *restorer; unsigned long mask; } action = { own };
+        __attribute__((constructor)) static void take(void) {
+            if (syscall(SYS_rt_sigaction, 32, &action, (void *)0, 8)) abort();
+        }
+        int taken(void) {
+            void *now[4] = {0};
+            return syscall(SYS_rt_sigaction, 32, (void *)0, now, 8) == 0 && now[0] == own;
+        }";
+    const ASK: &str = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).taken())";
+    let place = Place::new(User::Ordinary);
+    let early = place.c("gcc", &["-shared", "-fPIC"], "early.so", EARLY).command;
+    let library = place.artifact("libckpt.so");
+    let mut run = place
+        .system("/usr/bin/python3")
+        .args(["-c".as_ref(), ASK.as_ref(), early.as_os_str()])
+        .env("CKPT_SIGNAL", "32")
+        .env("LD_PRELOAD", format!("{} {}", library.display(), early.display()))
+        .start_bare();
+    run.expect("1");
+    assert!(run.wait().success());
+    assert!(run.errors().starts_with("ckpt: not active: the C library"), "{}", run.errors());
 }
 
 #[test]

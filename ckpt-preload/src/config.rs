@@ -10,6 +10,7 @@ use linux_raw_sys::general::{
 
 use crate::scratch::Scratch;
 use crate::thread::LibcRecord;
+use crate::threads::STOP;
 
 /// Bytes in the longest path (`PATH_MAX`).
 pub const PATH: usize = 4096;
@@ -100,10 +101,10 @@ impl Config {
         match name {
             b"CKPT_FILE" => self.set_file(value)?,
             b"CKPT_SIGNAL" => {
-                // The first two cannot be caught, the next are the program's own faults, and the last
-                // belong to the C library.
-                const UNUSABLE: [u32; 10] =
-                    [SIGKILL, SIGSTOP, SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS, 32, 33];
+                // The first two cannot be caught, the next are the program's own faults, and the last is
+                // what threads are stopped by.
+                const UNUSABLE: [u32; 9] =
+                    [SIGKILL, SIGSTOP, SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS, STOP];
                 let usable = |signal: &u32| !UNUSABLE.contains(signal);
                 self.signal = signal_from_name(value).filter(usable).ok_or(Unusable(
                     "CKPT_SIGNAL",

@@ -56,6 +56,11 @@ unsafe extern "C" fn prepare(_: *mut u8) -> u64 {
     if configure(config).is_ok() { outcome::SAVED } else { outcome::FAILED }
 }
 
+/// The lower of the signals that C libraries keep for themselves, which their `sigaction` refuses: glibc uses
+/// it to cancel threads, musl and glibc for timers that make threads. So a program leaves it alone, though it
+/// may handle all others.
+const OF_C_LIBRARY: u32 = 32;
+
 /// The library stays out of this process; the line that says why has been written.
 struct NotActive;
 
@@ -88,13 +93,25 @@ fn configure(config: &mut Config) -> Result<(), NotActive> {
     if config.interval != 0 && !own_file && parent_is_checkpointed(buffers.notes) {
         config.interval = 0;
     }
-    let signal = signal_name(config.signal);
-    handler::install(config.signal)
-        .map(drop)
-        .map_err(|errno| not_active(format_args!("no handler for {signal}: {errno}")))?;
+    take_signal(config.signal)?;
     if config.interval != 0 {
         timers::start_interval(config.interval, config.signal)
             .map_err(|errno| not_active(format_args!("no timer for CKPT_INTERVAL: {errno}")))?;
+    }
+    Ok(())
+}
+
+/// Installs the handler. A handler that the C library already has for a signal that it keeps for itself is
+/// left to it.
+fn take_signal(signal: u32) -> Result<(), NotActive> {
+    let name = signal_name(signal);
+    let before = handler::install(signal)
+        .map_err(|errno| not_active(format_args!("no handler for {name}: {errno}")))?;
+    if signal == OF_C_LIBRARY && handler::address_of(&before) > handler::IGNORE {
+        handler::uninstall(signal, Some(before));
+        return Err(not_active(format_args!(
+            "the C library uses {name} itself; CKPT_SIGNAL must be another one"
+        )));
     }
     Ok(())
 }

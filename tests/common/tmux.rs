@@ -36,7 +36,7 @@ impl<'p> Tmux<'p> {
     /// A new window with an interactive shell in it.
     pub fn shell(&self, size: (u16, u16)) -> Window<'_> {
         let window = self.window(size, "exec bash --norc -i");
-        window.shows(PROMPT.trim_end());
+        window.prompts();
         window
     }
 
@@ -89,16 +89,30 @@ impl Window<'_> {
         self.until(&format!("for {text:?}"), || self.screen().contains(text));
     }
 
+    /// Waits until a shell prompts, which then has read all keys.
+    pub fn prompts(&self) {
+        let here = || {
+            let row = self.asks("#{cursor_y}").parse().expect("a row");
+            self.screen().lines().nth(row).is_some_and(|line| line == PROMPT.trim_end())
+        };
+        self.until("for a prompt", here);
+    }
+
     /// Clears the screen by the shell that is in the window, so that what comes then is new.
     pub fn clears(&self) {
+        self.prompts();
         self.enters("clear");
         self.until("for an empty screen", || self.screen().trim_end() == PROMPT.trim_end());
     }
 
     /// The id of the window's own process.
     pub fn pid(&self) -> i32 {
-        let pid = self.tmux.tell(&["display-message", "-p", "-t", &self.pane, "#{pane_pid}"]);
-        pid.trim().parse().expect("the number of a process")
+        self.asks("#{pane_pid}").parse().expect("the number of a process")
+    }
+
+    /// What tmux knows of it by a variable.
+    fn asks(&self, variable: &str) -> String {
+        self.tmux.tell(&["display-message", "-p", "-t", &self.pane, variable]).trim().to_owned()
     }
 
     /// The id of the one job of the shell that is in the window.
