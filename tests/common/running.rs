@@ -342,6 +342,24 @@ impl Running {
         }
     }
 
+    /// Waits until it lets requests in, having returned from the last one. No event tells that.
+    pub fn lets_requests_in(&mut self) {
+        let path = format!("/proc/{}/status", self.pid);
+        let request = 1_u64 << (self.request() - 1);
+        let blocks = || {
+            let text = fs::read_to_string(&path).ok()?;
+            let mask = text.lines().find_map(|line| line.strip_prefix("SigBlk:"))?.trim();
+            Some(u64::from_str_radix(mask, 16).ok()? & request != 0)
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !self.has_ended() && blocks() == Some(true) {
+            if Instant::now() > deadline {
+                self.fail("it does not let requests in");
+            }
+            std::thread::yield_now();
+        }
+    }
+
     /// All that it has written to standard output.
     pub fn all_output(&self) -> String {
         String::from_utf8_lossy(&self.output.text).into_owned()
