@@ -4,8 +4,6 @@
 mod common;
 
 use std::fs;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,22 +12,10 @@ use common::{
 };
 use rand::Rng;
 
-/// Runs `ckpt` as the user of `place`: exit status, standard output, standard error.
-fn ckpt(place: &Place, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(place.copied(&cargo::command()));
-    command.args(arguments).current_dir(place.path(""));
-    if let Some(id) = place.user.id() {
-        command.uid(id).gid(id);
-    }
-    let done = command.output().expect("running ckpt");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (done.status.code(), text(&done.stdout), text(&done.stderr))
-}
-
 #[test]
 fn the_demo_goes_well() {
     each_user(|place| {
-        let (status, output, errors) = ckpt(place, &["demo"]);
+        let (status, output, errors) = place.ckpt(&["demo"]);
         assert_eq!((status, &*errors), (Some(0), ""), "{output}");
         for step in ["LD_PRELOAD=", "kill -USR2", "kill -KILL", "restart-static mycheckpoint"] {
             assert!(output.contains(step), "no {step} in {output}");
@@ -56,7 +42,7 @@ fn by_hand() {
     each_user(|place| {
         place.artifact("counting-test");
         place.file("numbers", "");
-        assert_eq!(ckpt(place, &["unpack"]).0, Some(0));
+        assert_eq!(place.ckpt(&["unpack"]).0, Some(0));
         let mut run = place.system("/bin/bash").args(["-c", SESSION]).start_bare();
         run.expect("in order");
         assert!(run.wait().success());
@@ -65,7 +51,7 @@ fn by_hand() {
 
 /// `ckpt check` of `run`: its exit status and what it says.
 fn check(place: &Place, run: &Running) -> (Option<i32>, String) {
-    let (status, output, errors) = ckpt(place, &["check", &run.pid.to_string()]);
+    let (status, output, errors) = place.ckpt(&["check", &run.pid.to_string()]);
     assert_eq!(errors, "");
     (status, output)
 }
@@ -359,11 +345,11 @@ fn check_does_not_swallow_a_signal() {
 #[test]
 fn check_of_nothing() {
     let place = Place::new(User::Ordinary);
-    let (status, output, errors) = ckpt(&place, &["check", "2147483647"]);
+    let (status, output, errors) = place.ckpt(&["check", "2147483647"]);
     assert_eq!((status, &*output), (Some(2), ""), "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
     // Somebody else's, or a thread of the kernel.
-    assert_eq!(ckpt(&place, &["check", "1"]).0, Some(1));
+    assert_eq!(place.ckpt(&["check", "1"]).0, Some(1));
 }
 
 #[test]
@@ -372,7 +358,7 @@ fn inspect_prints_what_is_in_an_image() {
         let mut run = reading(&place.system("/bin/cat"));
         let image = run.checkpoint();
         let image = image.to_str().expect("UTF-8");
-        let (status, output, errors) = ckpt(place, &["inspect", image]);
+        let (status, output, errors) = place.ckpt(&["inspect", image]);
         assert_eq!((status, &*errors), (Some(0), ""));
         for expected in [
             "/cat",
@@ -388,7 +374,7 @@ fn inspect_prints_what_is_in_an_image() {
         ] {
             assert!(output.contains(expected), "no {expected} in {output}");
         }
-        let (status, with_flags, _) = ckpt(place, &["inspect", "--flags", image]);
+        let (status, with_flags, _) = place.ckpt(&["inspect", "--flags", image]);
         assert!(status == Some(0) && with_flags.len() > output.len(), "{with_flags}");
     });
 }
@@ -419,7 +405,7 @@ fn inspect_lists_all_threads() {
     each_user(|place| {
         let mut run = with_threads(place);
         let image = run.checkpoint();
-        let (status, output, errors) = ckpt(place, &["inspect", image.to_str().expect("UTF-8")]);
+        let (status, output, errors) = place.ckpt(&["inspect", image.to_str().expect("UTF-8")]);
         assert_eq!((status, &*errors), (Some(0), ""));
         let threads = common::place::names_in(format!("/proc/{}/task", run.pid).as_ref());
         assert_eq!(threads.len(), 3);
@@ -437,7 +423,7 @@ fn inspect_lists_semaphores() {
     let mut run = place.compiled("gcc", "holds_memory").args(["sets"]).start();
     run.expect("ready");
     let image = run.checkpoint();
-    let (status, output, errors) = ckpt(&place, &["inspect", image.to_str().expect("UTF-8")]);
+    let (status, output, errors) = place.ckpt(&["inspect", image.to_str().expect("UTF-8")]);
     assert_eq!((status, &*errors), (Some(0), ""));
     let key = format!("key {:#x}, mode 0640, values 3 (+2 at the end)", 0x5eed_0000 | run.pid);
     assert!(output.contains("SEMAPHORES") && output.contains(&key), "no {key} in {output}");
@@ -452,7 +438,7 @@ fn inspect_finds_damage() {
     let mut bytes = fs::read(image).expect("the image");
     let says_no = |bytes: &[u8]| {
         place.file("bad", bytes);
-        let (status, _, errors) = ckpt(&place, &["inspect", "bad"]);
+        let (status, _, errors) = place.ckpt(&["inspect", "bad"]);
         assert_eq!(status, Some(1), "{errors}");
         assert!(errors.lines().count() == 1 && errors.starts_with("ckpt: "), "{errors}");
         assert!(errors.contains("bad"), "{errors}");

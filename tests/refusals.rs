@@ -3,6 +3,7 @@
 
 mod common;
 
+use ckpt_sys::proc::Holder;
 use common::{Place, Running, User, each_user, not_run};
 
 /// Python after `setting`, waiting for input. What it prints last must still come.
@@ -167,11 +168,20 @@ fn an_io_uring_by_force() {
 
 #[test]
 fn a_pipe_to_another_process() {
-    refuses_what_a_grandchild_has("ends = os.pipe()", "os.close(ends[1])", "a pipe to process");
+    refuses_what_a_grandchild_has("ends = os.pipe()", "os.close(ends[1])", "a pipe to");
+}
+
+#[test]
+fn a_fifo_to_another_process() {
+    refuses_what_a_grandchild_has(
+        "os.mkfifo('fifo'); ends = [os.open('fifo', os.O_RDWR), os.open('fifo', os.O_WRONLY)]",
+        "os.close(ends[0]); os.dup2(ends[1], 3); os.close(ends[1])",
+        "a FIFO to",
+    );
 }
 
 /// What `setting` opens as descriptor 3 is open in another process, too, and refused with `kind` and that
-/// process's number when `then` has been done.
+/// process, by number and name, when `then` has been done.
 fn refuses_what_a_grandchild_has(setting: &str, then: &str, kind: &str) {
     each_user(|place| {
         // A grandchild, which is nobody's child any more.
@@ -189,7 +199,10 @@ fn refuses_what_a_grandchild_has(setting: &str, then: &str, kind: &str) {
             ),
         );
         let grandchild = place.text("grandchild").trim().parse().expect("its number");
-        run.refuses(&["descriptor 3", kind, &format!("{grandchild}")]);
+        let holder = format!("{kind} process {grandchild} (python3)");
+        let (_, said, _) = place.ckpt(&["check", &run.pid.to_string()]);
+        assert!(said.contains(&holder), "{holder} in {said}");
+        run.refuses(&["descriptor 3", &holder]);
         // SAFETY: a system call without pointers. The grandchild waits to be killed.
         unsafe { libc::kill(grandchild, libc::SIGKILL) };
         is_unharmed(run);
@@ -254,7 +267,8 @@ fn a_memfd_of_huge_pages() {
 
 #[test]
 fn the_process_of_another() {
-    refuses_descriptor("p = os.pidfd_open(os.getppid())", "pidfd");
+    let kind = format!("a pidfd of {}", Holder(std::process::id()));
+    refuses_descriptor("p = os.pidfd_open(os.getppid())", &kind);
 }
 
 #[test]
@@ -310,7 +324,7 @@ fn a_pseudo_terminal_on_which_another_process_is() {
     refuses_what_a_grandchild_has(
         "ends = os.openpty()",
         "os.close(ends[1])",
-        "a pseudo-terminal on which process",
+        "a pseudo-terminal on which",
     );
 }
 

@@ -12,7 +12,7 @@ use ckpt_sys::call::{Fd, File, file_system, same_open_file};
 use ckpt_sys::descriptor::Kind;
 use ckpt_sys::lines::number;
 use ckpt_sys::locks::{self, Lock};
-use ckpt_sys::proc::value_of;
+use ckpt_sys::proc::{Holder, value_of};
 use ckpt_sys::watch::Watched;
 use ckpt_sys::{Escaped, SocketObstacle, inode};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -72,7 +72,7 @@ fn obstacle(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
             other_lock(process, fd, kind)
         }
         Kind::Pipe | Kind::Fifo => {
-            pipe(process, fd, target).or_else(|| other_lock(process, fd, kind))
+            pipe(process, fd, kind, target).or_else(|| other_lock(process, fd, kind))
         }
         Kind::Inotify => watch(process, fd).or_else(|| other_lock(process, fd, kind)),
         Kind::TerminalMaster => {
@@ -113,7 +113,7 @@ fn file_system_of(path: &str) -> Option<u32> {
 }
 
 /// What a pipe is, unless it is the process's own: it has both ends, or nobody has the other one.
-fn pipe(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
+fn pipe(process: &Process, fd: i32, kind: Kind, target: &[u8]) -> Option<String> {
     let own = mode(process, fd)?;
     let all = process.descriptors().ok()?;
     let ends =
@@ -122,7 +122,7 @@ fn pipe(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
         return None;
     }
     let holder = holders(process.pid, target).next()?;
-    Some(format!("a pipe to process {holder}"))
+    Some(format!("{} to {holder}", kind.name()))
 }
 
 /// What a pseudo-terminal is, if another process has it open.
@@ -130,25 +130,26 @@ fn pseudo_terminal(process: &Process, fd: i32) -> Option<String> {
     let info = process.read(&format!("fdinfo/{fd}")).ok()?;
     let number = number(value_of(&info, b"tty-index")?, 10)?;
     let holder = holders(process.pid, format!("/dev/pts/{number}").as_bytes()).next()?;
-    Some(format!("a pseudo-terminal on which process {holder} is"))
+    Some(format!("a pseudo-terminal on which {holder} is"))
 }
 
 /// The other processes that have open what `/proc/PID/fd/N` shows as `target`.
-fn holders(pid: u32, target: &[u8]) -> impl Iterator<Item = u32> {
+fn holders(pid: u32, target: &[u8]) -> impl Iterator<Item = Holder> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.filter(move |&other| other != pid).filter(move |other| {
+    let holders = ids.filter(move |&other| other != pid).filter(move |other| {
         let links = fs::read_dir(format!("/proc/{other}/fd")).into_iter().flatten().flatten();
         let mut targets = links.filter_map(|link| fs::read_link(link.path()).ok());
         targets.any(|other| other.as_os_str().as_bytes() == target)
-    })
+    });
+    holders.map(Holder)
 }
 
 /// What a message queue is, unless the process has it to itself and asked for no notification.
 fn queue(process: &Process, path: &str, target: &[u8]) -> Option<String> {
     let state = fs::read_to_string(path).unwrap_or_default();
     if let Some(holder) = holders(process.pid, target).next() {
-        Some(format!("a message queue that process {holder} has open, too"))
+        Some(format!("a message queue that {holder} has open, too"))
     } else if state.split_whitespace().any(|word| word == "NOTIFY_PID:0") {
         None
     } else {
@@ -161,8 +162,10 @@ fn pidfd(process: &Process, fd: i32) -> Option<String> {
     let info = process.read(&format!("fdinfo/{fd}")).ok()?;
     match value_of(&info, b"Pid") {
         Some(b"-1") => Some("a pidfd of a process that has ended".to_owned()),
-        Some(pid) if number(pid, 10) == Some(process.pid.into()) => None,
-        Some(pid) => Some(format!("a pidfd of process {}", Escaped(pid))),
+        Some(pid) => match number(pid, 10)? as u32 {
+            own if own == process.pid => None,
+            other => Some(format!("a pidfd of {}", Holder(other))),
+        },
         None => Some(Kind::Process.name().to_owned()),
     }
 }

@@ -4,12 +4,13 @@
 //! when the process's first thread has ended before the others.
 
 use core::ffi::CStr;
+use core::fmt;
 
 use linux_raw_sys::auxvec::{AT_HWCAP, AT_HWCAP2, AT_PAGESZ};
 
 use crate::call::{self, Fd};
 use crate::lines::number;
-use crate::{Errno, Line};
+use crate::{Errno, Escaped, Line};
 
 /// Reads the whole of a small file into `buffer`, as far as it goes.
 ///
@@ -245,6 +246,20 @@ pub fn for_each_process<E: From<Errno>>(
     for_each_number(c"/proc", buffer, |_, pid| each(pid as u32))
 }
 
+/// A process for people: its id and, where that can be read, its name.
+pub struct Holder(pub u32);
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = Line::<32>::of(format_args!("/proc/{}/comm\0", self.0));
+        write!(f, "process {}", self.0)?;
+        match read_file(path.as_path(), &mut [0; 256]) {
+            Ok(name) => write!(f, " ({})", Escaped(name.trim_ascii_end())),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
 /// Calls `each` with the descriptor of a directory and every name in it that is a number.
 ///
 /// # Errors
@@ -352,6 +367,14 @@ mod tests {
         assert_eq!(ClockOffsets::parse(text), offsets);
         assert_eq!(ClockOffsets::parse(b"1 -2 500000000\n7 3 0\n"), offsets);
         assert_eq!(ClockOffsets::parse(b"monotonic 1\n"), ClockOffsets::default());
+    }
+
+    #[test]
+    fn processes_for_people() {
+        let own = std::process::id();
+        let name = std::fs::read_to_string("/proc/self/comm").unwrap();
+        assert_eq!(Holder(own).to_string(), format!("process {own} ({})", name.trim_end()));
+        assert_eq!(Holder(u32::MAX).to_string(), "process 4294967295");
     }
 
     #[test]

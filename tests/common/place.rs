@@ -117,6 +117,15 @@ impl Place {
         Program::new(self, self.artifact(name))
     }
 
+    /// Runs `ckpt` as the user: exit status, standard output, standard error.
+    pub fn ckpt(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let command = self.copied(&cargo::command());
+        let done = Program::new(self, command).args(arguments).to_command().output();
+        let done = done.expect("running ckpt");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (done.status.code(), text(&done.stdout), text(&done.stderr))
+    }
+
     /// A program of the system.
     pub fn system(&self, path: &str) -> Program<'_> {
         assert!(Path::new(path).exists(), "{path} is needed; see .ci/run for the packages");

@@ -4,9 +4,11 @@
 use bytemuck::bytes_of;
 use ckpt_image::NoteWriter;
 use ckpt_image::files::{EventCounter, FileTimer, descriptor};
+use ckpt_sys::Errno;
 use ckpt_sys::call::{self, Fd};
+use ckpt_sys::lines::number;
+use ckpt_sys::proc::{self, Holder};
 use ckpt_sys::timer::nanoseconds_of;
-use ckpt_sys::{Errno, proc};
 use linux_raw_sys::general::CLOCK_REALTIME;
 
 use super::{Found, Obstacle};
@@ -84,17 +86,10 @@ pub fn capture_signals(found: &Found<'_>, notes: &mut NoteWriter<'_>) -> Result<
 pub fn capture_process(found: &Found<'_>) -> Result<u32, Obstacle> {
     match proc::value_of(found.info, b"Pid") {
         Some(b"-1") => Err(Obstacle::new(format_args!("a pidfd of a process that has ended"))),
-        Some(pid) if pid == own_pid().as_bytes() => Ok(descriptor::PROCESS),
-        Some(pid) => {
-            Err(Obstacle::new(format_args!("a pidfd of process {}", ckpt_sys::Escaped(pid))))
-        }
+        Some(pid) => match number(pid, 10).ok_or(Errno::ENOSYS)? as u32 {
+            own if own == call::getpid() => Ok(descriptor::PROCESS),
+            other => Err(Obstacle::new(format_args!("a pidfd of {}", Holder(other)))),
+        },
         None => Err(Errno::ENOSYS.into()),
     }
-}
-
-fn own_pid() -> ckpt_sys::Line<16> {
-    use core::fmt::Write;
-    let mut text = ckpt_sys::Line::new();
-    let _ = write!(text, "{}", call::getpid());
-    text
 }

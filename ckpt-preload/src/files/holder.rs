@@ -2,19 +2,19 @@
 
 use core::fmt::Write;
 
-use ckpt_sys::{Errno, Line, call, proc};
+use ckpt_sys::proc::{self, Holder};
+use ckpt_sys::{Errno, Line, call};
 
 use super::Found;
 use crate::config::PATH;
 
-/// A process other than this one, as far as this one may look, that has the object of a descriptor open:
-/// its id.
-pub fn of(found: &Found<'_>) -> Option<u32> {
+/// A process other than this one, as far as this one may look, that has the object of a descriptor open.
+pub fn of(found: &Found<'_>) -> Option<Holder> {
     let own = call::getpid();
     let mut holder = None;
     let _ = proc::for_each_process(&mut [0; 1024], |pid| {
         if pid != own && has_open(pid, found) {
-            holder = Some(pid);
+            holder = Some(Holder(pid));
             return Err(Errno::EEXIST); // That is enough.
         }
         Ok(())

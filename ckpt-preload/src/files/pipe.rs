@@ -37,9 +37,10 @@ pub fn capture(
     }
     let ends = Ends::of(found)?;
     if !ends.are_own(found)? {
+        let kind = found.kind.name();
         return Err(match holder::of(found) {
-            Some(pid) => Obstacle::new(format_args!("a pipe to process {pid}")),
-            None => Obstacle::new(format_args!("a pipe to another process")),
+            Some(holder) => Obstacle::new(format_args!("{kind} to {holder}")),
+            None => Obstacle::new(format_args!("{kind} to another process")),
         });
     }
     if is_first {

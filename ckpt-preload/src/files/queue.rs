@@ -27,10 +27,8 @@ pub fn capture(
     if !is_first {
         return Ok(record.kind);
     }
-    if let Some(pid) = holder::of(found) {
-        return Err(Obstacle::new(format_args!(
-            "a message queue that process {pid} has open, too"
-        )));
+    if let Some(holder) = holder::of(found) {
+        return Err(Obstacle::new(format_args!("a message queue that {holder} has open, too")));
     }
     let path = own(format_args!("fd/{}", found.fd.0));
     let queue = File::open(path.as_path(), O_RDWR | O_NONBLOCK).map_err(|why| {

@@ -88,9 +88,7 @@ fn is_own(master: Fd) -> Result<(), Obstacle> {
         standard: false,
     };
     match holder::of(&terminal) {
-        Some(pid) => {
-            Err(Obstacle::new(format_args!("a pseudo-terminal on which process {pid} is")))
-        }
+        Some(holder) => Err(Obstacle::new(format_args!("a pseudo-terminal on which {holder} is"))),
         None => Ok(()),
     }
 }
