@@ -412,3 +412,40 @@ input(); os.write(3, b'it works'); os.close(3)";
         assert_eq!(place.text("instead"), "it works");
     });
 }
+
+/// What looks at other processes has files of theirs open at times: of one that has ended meanwhile, reading
+/// fails as it would have without a restart; also if that was before the checkpoint.
+#[test]
+fn a_file_of_a_process_that_ends() {
+    const SCRIPT: &str = "import os, sys\n\
+        file = os.open(f'/proc/{sys.argv[1]}/stat', os.O_RDONLY); os.read(file, 3)\n\
+        directory = os.open(f'/proc/{sys.argv[1]}', os.O_RDONLY)\n\
+        def ask(of):\n    \
+            try: of(); print('there')\n    \
+            except OSError as error: print(type(error).__name__)\n\
+        print('ready', flush=True)\n\
+        for line in sys.stdin:\n    \
+            ask(lambda: os.read(file, 1)); ask(lambda: os.stat('stat', dir_fd=directory))\n    \
+            sys.stdout.flush()";
+    each_user(|place| {
+        let mut other = place.system("/bin/cat").start_bare();
+        let pid = other.pid.to_string();
+        let program = place.system("/usr/bin/python3").args(["-c", SCRIPT, &pid]);
+        let mut run = program.start();
+        run.expect("ready");
+        for ended in [false, true, true] {
+            run.reads_stdin();
+            let image = run.checkpoint();
+            run.kill();
+            if !ended {
+                other.kill();
+            }
+            run = program.restart(&image);
+            run.send("");
+            run.expect("ProcessLookupError");
+            run.expect("ProcessLookupError");
+        }
+        run.close_input();
+        run.ends_well();
+    });
+}

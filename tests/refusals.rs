@@ -277,11 +277,12 @@ fn a_name_space() {
 }
 
 #[test]
-fn a_file_of_a_process_that_has_ended() {
+fn a_file_of_a_thread_that_has_ended() {
     refuses_descriptor(
-        "child = os.fork()\n\
-         if child == 0: signal.pause()\n\
-         f = open(f'/proc/{child}/stat'); os.kill(child, 9); os.waitpid(child, 0)",
+        "import threading\n\
+         def run():\n    global f; f = open(f'/proc/self/task/{threading.get_native_id()}/stat')\n\
+         thread = threading.Thread(target=run); thread.start(); thread.join()\n\
+         while os.path.exists(f'/proc/self/task/{thread.native_id}'): os.sched_yield()",
         "a file of /proc or /sys that is gone",
     );
 }

@@ -120,7 +120,7 @@ pub fn check(image: &Image, head: &Head<'_>, changed: Changed) {
             | descriptor::DEVICE
             | descriptor::PLACE => regular::check(head, &record, path, same_boot, changed),
             descriptor::FIFO => pipe::check(path),
-            descriptor::KERNEL => kernel::check(image, head, &record, path, same_boot),
+            descriptor::KERNEL => kernel::check(image, head, path),
             descriptor::INOTIFY => inotify::check(state),
             descriptor::MESSAGE_QUEUE => queue::check(head, &record, path),
             descriptor::SHARED_MEMORY => {
@@ -250,7 +250,7 @@ pub fn restore(image: &Image) {
 pub fn complete(image: &Image, place: &Place) {
     for_each_open_file(image, |restored| {
         if restored.record.kind == descriptor::KERNEL {
-            kernel::open(restored, place);
+            kernel::open(image, restored, place);
         }
     });
 }

@@ -12,7 +12,7 @@ use ckpt_sys::call::{Fd, File, file_system, same_open_file};
 use ckpt_sys::descriptor::Kind;
 use ckpt_sys::lines::number;
 use ckpt_sys::locks::{self, Lock};
-use ckpt_sys::proc::{Holder, value_of};
+use ckpt_sys::proc::{Holder, process_of, value_of};
 use ckpt_sys::watch::Watched;
 use ckpt_sys::{Escaped, SocketObstacle, inode};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -56,6 +56,7 @@ fn obstacle(process: &Process, fd: i32, target: &[u8]) -> Option<String> {
     let kind = Kind::of(metadata.mode(), metadata.rdev(), metadata.nlink(), target)
         .or_queue(target, || file_system_of(&path));
     let what = match kind {
+        Kind::Kernel if process_of(target).is_some_and(|(id, _)| id != process.pid) => None,
         Kind::Kernel => is_gone(target).then(|| format!("{} that is gone", kind.name())),
         _ if is_place(process, fd) && target.starts_with(b"/") && metadata.nlink() > 0 => None,
         Kind::Regular if is_lost(process, fd, target, &metadata) => {

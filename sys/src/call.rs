@@ -380,6 +380,8 @@ pub fn fork_with_id(pid: u32, kin: Kin) -> Result<u32> {
 pub enum Kin {
     /// The caller's.
     Child,
+    /// The caller's, who gets no signal when it ends.
+    Quiet,
     /// That of the caller's parent.
     Sibling,
 }

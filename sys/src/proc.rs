@@ -246,6 +246,18 @@ pub fn for_each_process<E: From<Errno>>(
     for_each_number(c"/proc", buffer, |_, pid| each(pid as u32))
 }
 
+/// A path of `/proc/PID`: the id, and the rest behind it.
+pub fn process_of(path: &[u8]) -> Option<(u32, &[u8])> {
+    numbered(path.strip_prefix(b"/proc/")?)
+}
+
+/// The number that a path begins with, and what comes behind it.
+pub fn numbered(path: &[u8]) -> Option<(u32, &[u8])> {
+    let end = path.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(path.len());
+    let (id, rest) = path.split_at(end);
+    Some((u32::try_from(number(id, 10)?).ok()?, rest))
+}
+
 /// A process for people: its id and, where that can be read, its name.
 pub struct Holder(pub u32);
 

@@ -3,6 +3,7 @@
 use ckpt_image::Checksum;
 use ckpt_image::files::{Descriptor, TAIL, descriptor, tail_of_file};
 use ckpt_sys::call;
+use ckpt_sys::proc::process_of;
 use ckpt_sys::{Errno, Line};
 use linux_raw_sys::general::{AT_SYMLINK_NOFOLLOW, O_ACCMODE, O_RDONLY, stat};
 
@@ -32,7 +33,8 @@ pub fn capture_place(found: &Found<'_>) -> Result<u32, Obstacle> {
 
 /// A file or directory of `/proc` or `/sys`, whose inode says nothing.
 pub fn capture_kernels(found: &Found<'_>) -> Result<u32, Obstacle> {
-    if status(found).is_err() {
+    let of_another = process_of(found.path).is_some_and(|(id, _)| id != call::getpid());
+    if status(found).is_err() && !of_another {
         return Err(Obstacle::new(format_args!("{} that is gone", found.kind.name())));
     }
     Ok(descriptor::KERNEL)
