@@ -12,7 +12,7 @@
 //! * [`inode`]: the path of a file of which only the inode is known;
 //! * [`pseudo_terminal`]: what is on its way in one;
 //! * [`semaphores`]: who uses those of System V, and what is to be undone;
-//! * [`SocketObstacle`], [`is_repairable`], [`tcp`]: why a socket cannot be restored, and what of TCP can;
+//! * [`SocketObstacle`]: why a socket cannot be restored;
 //! * [`timer`]: how a timer is set so that it goes on where it was;
 //! * [`UnixSocket`]: what the kernel tells of one.
 #![cfg_attr(not(test), no_std)]
@@ -36,5 +36,5 @@ pub mod watch;
 pub use call::Fd;
 pub use errno::Errno;
 pub use line::{Escaped, Line, signal_from_name, signal_name};
-pub use socket::{SocketObstacle, is_repairable, tcp};
+pub use socket::SocketObstacle;
 pub use unix_socket::UnixSocket;

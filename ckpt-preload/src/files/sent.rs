@@ -249,16 +249,12 @@ fn same_as(fd: Fd, opened: &[i32]) -> Result<Option<Fd>, Errno> {
     })
 }
 
-/// Notes the bytes that an end of a TCP connection has received, if there are any.
+/// Notes the bytes that an end of a TCP connection has received.
 fn capture_bytes(fd: Fd, notes: &mut NoteWriter<'_>) -> Result<(), Obstacle> {
-    match call::readable_bytes(fd).unwrap_or(0) {
-        0 => Ok(()),
-        length => note_bytes(fd, length, notes),
+    let length = call::readable_bytes(fd).unwrap_or(0);
+    if length == 0 {
+        return Ok(());
     }
-}
-
-/// Notes the first bytes that a TCP socket has received, of which there are at least so many.
-pub fn note_bytes(fd: Fd, length: usize, notes: &mut NoteWriter<'_>) -> Result<(), Obstacle> {
     // Linux 6.9 knows a position here, too, but it may be none.
     let _setting = match call::socket_number(fd, SOL_SOCKET, SO_PEEK_OFF) {
         Ok(position) if position as i32 >= 0 => Setting::begin(fd, SO_PEEK_OFF, 0),
@@ -267,7 +263,7 @@ pub fn note_bytes(fd: Fd, length: usize, notes: &mut NoteWriter<'_>) -> Result<(
     let record = SocketMessage { length: length as u64, ..SocketMessage::zeroed() };
     notes.push(bytes_of(&record))?;
     let room = notes.room().get_mut(..length).ok_or(ckpt_image::Full)?;
-    if length > 0 && call::peek_message(fd, room, &mut [], 0)?.length != length {
+    if call::peek_message(fd, room, &mut [], 0)?.length != length {
         return Err(Errno::EIO.into());
     }
     notes.advance(length)?;
