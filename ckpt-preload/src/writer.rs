@@ -85,8 +85,10 @@ pub fn check_target() -> Result<(), Failure> {
     };
     let alive = process.pid != call::getpid()
         && process.boot_id == proc::boot_id()
-        && Stat::of(process.pid)
-            .is_ok_and(|stat| stat.field(Stat::START_TIME) == process.start_time);
+        && Stat::of(process.pid).is_ok_and(|stat| {
+            stat.field(Stat::START_TIME) == process.start_time
+                && stat.field(Stat::ADDRESS_SPACE) > 0
+        });
     if alive {
         return Err(not_written(format_args!(
             "it is the image of process {}, which is alive; set CKPT_FILE to a name with %p, which \

@@ -96,6 +96,8 @@ impl Stat {
     const FIELDS: usize = 53;
     /// The time the process started, in clock ticks since boot.
     pub const START_TIME: usize = 22;
+    /// Bytes of address space (`vsize`): none if it has ended, or is about to.
+    pub const ADDRESS_SPACE: usize = 23;
 
     /// Parses what the file holds. Fields that are no number read as 0, negative ones as their two's
     /// complement.
