@@ -80,6 +80,23 @@ fn vim_in_window<'t>(window: &Window<'t>, text: &str, vim: fn(&Window<'t>) -> i3
     screen.trim_end().rsplit_once('\n').expect("several lines").0.to_owned()
 }
 
+/// Stops the job that shows `screen` in a shell's window, and lets it go on.
+fn stop_and_go_on(window: &Window<'_>, screen: &str) {
+    window.shows(screen);
+    window.presses("C-z");
+    window.shows("Stopped");
+    window.clears();
+    window.enters("fg");
+}
+
+/// Ends the vim in a shell's window by `command`; it ends well.
+fn end_vim(window: &Window<'_>, command: &str) {
+    window.enters(command);
+    window.prompts();
+    window.enters("echo status=$?");
+    window.shows("status=0");
+}
+
 #[test]
 fn vim_in_tmux() {
     each_user(|place| {
@@ -90,16 +107,9 @@ fn vim_in_tmux() {
         window.shows("Killed");
         window.clears();
         window.enters("./restart-static mycheckpoint");
+        stop_and_go_on(&window, &screen);
         window.shows(&screen);
-        window.presses("C-z");
-        window.shows("Stopped");
-        window.clears();
-        window.enters("fg");
-        window.shows(&screen);
-        window.enters(":q!");
-        window.prompts();
-        window.enters("echo status=$?");
-        window.shows("status=0");
+        end_vim(&window, ":q!");
         assert!(!place.path("file.txt").exists());
 
         // The same again, in a larger window.
@@ -109,10 +119,7 @@ fn vim_in_tmux() {
         window.types("oand after it");
         window.shows("and after it");
         window.presses("Escape");
-        window.enters(":wq");
-        window.prompts();
-        window.enters("echo status=$?");
-        window.shows("status=0");
+        end_vim(&window, ":wq");
         assert_eq!(place.text("file.txt"), "typed before the checkpoint\nand after it\n");
     });
 }
@@ -129,17 +136,10 @@ fn vim_as_the_command_of_a_window() {
         let window = tmux.shell((24, 80));
         window.enters("./restart-static mycheckpoint");
         for _ in 0..3 {
-            window.shows(&screen);
-            window.presses("C-z");
-            window.shows("Stopped");
-            window.clears();
-            window.enters("fg");
+            stop_and_go_on(&window, &screen);
         }
         window.shows(&screen);
-        window.enters(":q!");
-        window.prompts();
-        window.enters("echo status=$?");
-        window.shows("status=0");
+        end_vim(&window, ":q!");
 
         // As the command of a window it is on its own, as before: nobody can stop it.
         let window = tmux.window((30, 90), "exec ./restart-static mycheckpoint");
