@@ -11,8 +11,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::{
-    PATIENCE, Place, Program, Running, User, each_user, killed_by, killing_the_job, repetitions,
-    work,
+    PATIENCE, PROMPT, Place, Program, Running, User, each_user, killed_by, killing_the_job,
+    repetitions, shell, work,
 };
 
 const CTRL_C: &str = "\x03";
@@ -292,7 +292,6 @@ fn test5_with_an_endless_target() {
 /// `^Z` and `fg`, at the question and in the run; and `kill`.
 #[test]
 fn a_job_of_the_shell() {
-    const SHELL: &str = "what next> ";
     each_user(|place| {
         for (name, target, lines) in [
             ("test2", "counting-test", ["5", "6"]),
@@ -303,21 +302,14 @@ fn a_job_of_the_shell() {
             let words = format!("{name} ./{target}");
             typed(place, &words); // Puts all of it in place.
             let command = format!("./{words}");
-            let mut shell = place
-                .system("/bin/bash")
-                .args(["--norc", "--noediting", "-i"])
-                .env("PS1", SHELL)
-                .env("HISTFILE", "")
-                .on_terminal()
-                .start_bare();
+            let mut shell = shell(place);
             let stop_and_continue = |shell: &mut Running| {
                 shell.send_all(CTRL_Z);
                 shell.expect_text("Stopped");
-                shell.expect_text(SHELL);
+                shell.expect_text(PROMPT);
                 shell.send("fg");
                 shell.expect_text(&format!("{command}\n"));
             };
-            shell.expect_text(SHELL);
             shell.send(&command);
             shell.expect_text(&prompt(name));
             stop_and_continue(&mut shell);
@@ -326,7 +318,7 @@ fn a_job_of_the_shell() {
             stop_and_continue(&mut shell);
             shell.line();
             shell.send_all(CTRL_Z);
-            shell.expect_text(SHELL);
+            shell.expect_text(PROMPT);
             shell.send(&killing_the_job("TERM"));
             shell.expect_text("Terminated");
         }
