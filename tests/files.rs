@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::Command;
 
 use common::place::run;
-use common::{Place, Program, Running, each_user};
+use common::{Place, Program, Running, each_user, machine};
 
 /// What sqlite3 is to do before the checkpoint, in between, and after it.
 struct Session<'a> {
@@ -189,10 +189,7 @@ fn tail_follows() {
 /// Waits until a program stands in poll(2) for want of events. After a restart that is the library's wait
 /// for it.
 fn waits_for_events(run: &mut Running, restarted: bool) {
-    #[cfg(target_arch = "x86_64")]
-    let poll = if restarted { libc::SYS_ppoll } else { libc::SYS_poll };
-    #[cfg(not(target_arch = "x86_64"))]
-    let poll = libc::SYS_ppoll;
+    let poll = if restarted { libc::SYS_ppoll } else { machine::POLL };
     run.is_in(&format!("{poll} "), "it does not wait for events");
 }
 

@@ -121,6 +121,18 @@ fn a_thread_whose_areas_are_nowhere() {
     }
 }
 
+/// Vectors of lengths that there are not, or with flags that there are not.
+#[test]
+fn vectors_of_no_length() {
+    let place = Place::new(User::Ordinary);
+    let liar = liar(&place);
+    let vectors = offset_of!(Thread, vectors);
+    for at in fields(size_of::<[u64; 2]>(), 1) {
+        let lie = liar.truth.clone().note(kind::THREADS, |note| note[vectors + at] ^= 0x12);
+        liar.tells(lie, &format!("byte {at} of the lengths of vectors"));
+    }
+}
+
 /// A list of held mutexes that leads nowhere, or does not end, in a program said to be of musl.
 #[test]
 fn mutexes_that_are_none() {

@@ -1125,15 +1125,14 @@ pub fn vector_lengths() -> [u64; 2] {
     [prctl_read(PR_SVE_GET_VL), prctl_read(PR_SME_GET_VL)]
 }
 
-/// Sets the lengths of the calling thread's vectors.
-pub fn set_vector_lengths(lengths: [u64; 2]) {
-    for (option, length) in [PR_SVE_SET_VL, PR_SME_SET_VL].into_iter().zip(lengths) {
-        if length != 0 {
-            // SAFETY: the contents of registers that are lost are nobody's.
-            unsafe { prctl(option, length as usize) };
-        }
-    }
-    if lengths[1] != 0 {
+/// Sets the lengths of the calling thread's vectors, as far as there are such vectors.
+pub fn set_vector_lengths([sve, sme]: [u64; 2]) {
+    let set = |option, length| {
+        // SAFETY: the contents of registers that are lost are nobody's.
+        length != 0 && unsafe { prctl(option, length as usize) } >= 0
+    };
+    set(PR_SVE_SET_VL, sve);
+    if set(PR_SME_SET_VL, sme) {
         // Until a thread has executed an SME instruction, the kernel does not load its state by the length
         // that is set here.
         // SAFETY: ends a streaming mode and a ZA that are not on.

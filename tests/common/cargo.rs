@@ -17,6 +17,11 @@ pub fn artifacts() -> PathBuf {
     variable("CKPT_ARTIFACTS").into()
 }
 
+/// Where the programs of `tests/targets/` are, if they have been compiled beforehand.
+pub fn targets() -> Option<PathBuf> {
+    env::var_os("CKPT_TARGETS").map(PathBuf::from)
+}
+
 /// The command `ckpt`.
 pub fn command() -> PathBuf {
     variable("CARGO_BIN_EXE_ckpt").into()

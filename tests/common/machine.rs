@@ -55,6 +55,9 @@ mod ours {
         ),
     ];
 
+    /// What poll(3) calls.
+    pub const POLL: libc::c_long = libc::SYS_ppoll;
+
     /// Two of the general registers.
     pub const REGISTERS: [&str; 2] = ["pc", "pstate"];
 
@@ -112,6 +115,9 @@ mod ours {
 
     /// What goes through musl's `syscall` does not show its number.
     pub const ENDED: Ended = [("gcc", &[]), ("musl-gcc", &["epoll_pwait2"])];
+
+    /// What poll(3) calls.
+    pub const POLL: libc::c_long = libc::SYS_poll;
 
     /// Two of the general registers.
     pub const REGISTERS: [&str; 2] = ["rip", "rsp"];

@@ -133,24 +133,20 @@ impl Place {
     }
 
     /// Compiles the C program `tests/targets/NAME.c` with `compiler`, `gcc` or `musl-gcc`, and makes
-    /// sure that it came out for the C library that was asked for.
+    /// sure that it came out for the C library that was asked for; unless that has been done beforehand.
     pub fn compiled(&self, compiler: &str, name: &str) -> Program<'_> {
         let key = format!("{name}-{compiler}");
+        if let Some(targets) = cargo::targets() {
+            return Program::new(self, self.copied(&targets.join(key)));
+        }
         let program = self.path(&key);
         if program.exists() {
-            return Program::new(self, program);
-        }
-        let compiled = COMPILED.lock().expect("no panic").get(&key).cloned();
-        if let Some(bytes) = compiled {
-            install(&bytes, &program);
             return Program::new(self, program);
         }
         let source = cargo::project().join(format!("tests/targets/{name}.c"));
         compile(compiler, &["-O2", "-g", "-pthread"], &source, &program);
         let interpreter = interpreter(&program).expect("a dynamically linked program");
         assert_eq!(interpreter.contains("ld-musl"), compiler == "musl-gcc", "{interpreter}");
-        let bytes = fs::read(&program).expect("reading the program");
-        COMPILED.lock().expect("no panic").insert(key, bytes.into());
         Program::new(self, program)
     }
 
@@ -195,8 +191,21 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
-/// What [`Place::compiled`] has made for other places: on an emulated machine a compiler takes long.
+/// What has been compiled for other places, by the compiler, its flags and the source.
 static COMPILED: Mutex<BTreeMap<String, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+
+fn compile(compiler: &str, flags: &[&str], source: &Path, program: &Path) {
+    let text = fs::read_to_string(source).expect("reading the source");
+    let key = format!("{compiler} {flags:?} {text}");
+    let compiled = COMPILED.lock().expect("no panic").get(&key).cloned();
+    if let Some(bytes) = compiled {
+        return install(&bytes, program);
+    }
+    let of_machine = if compiler == "musl-gcc" { machine::FLAGS_FOR_MUSL } else { &[] };
+    run(Command::new(compiler).args(of_machine).args(flags).arg("-o").arg(program).arg(source));
+    let bytes = fs::read(program).expect("reading the program");
+    COMPILED.lock().expect("no panic").insert(key, bytes.into());
+}
 
 /// Writes a program; not by ourselves, see [`Place::copied`].
 fn install(bytes: &[u8], program: &Path) {
@@ -205,11 +214,6 @@ fn install(bytes: &[u8], program: &Path) {
     let mut running = install.spawn().expect("install");
     running.stdin.take().expect("a pipe").write_all(bytes).expect("writing to install");
     assert!(running.wait().expect("install").success());
-}
-
-fn compile(compiler: &str, flags: &[&str], source: &Path, program: &Path) {
-    let of_machine = if compiler == "musl-gcc" { machine::FLAGS_FOR_MUSL } else { &[] };
-    run(Command::new(compiler).args(of_machine).args(flags).arg("-o").arg(program).arg(source));
 }
 
 /// The dynamic linker that `program` asks for.
