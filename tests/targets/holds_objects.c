@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 
@@ -260,7 +261,7 @@ static int check_signals(void)
 /* An epoll set: one descriptor level-triggered, one edge-triggered, one for once, one by a number that
  * it no longer has, and a set in the set. */
 
-static int inner, moved;
+static int inner, moved, silent[2];
 
 static int add(int to, int what, uint32_t events, uint64_t data)
 {
@@ -281,7 +282,10 @@ static int begin_epoll(void)
     EXPECT(1, add(set, fd, EPOLLIN | EPOLLET, 2));
     EXPECT(1, add(inner, other, EPOLLIN | EPOLLONESHOT, 3));
     EXPECT(1, add(set, inner, EPOLLIN, 4));
-    /* It has been told once, and is silent from then on. */
+    /* What has been told once is silent from then on. */
+    EXPECT(1, epoll_wait(inner, &event, 1, 0));
+    DO(socketpair(AF_UNIX, SOCK_STREAM, 0, silent));
+    EXPECT(1, add(inner, silent[0], EPOLLIN | EPOLLOUT | EPOLLONESHOT, 6));
     EXPECT(1, epoll_wait(inner, &event, 1, 0));
     /* The set still has it by the number that the pipe's other end gets now. */
     moved = eventfd(0, 0);
@@ -300,6 +304,8 @@ static int check_epoll(void)
     uint64_t one = 1;
     char byte;
     EXPECT(FD_CLOEXEC, fcntl(set, F_GETFD));
+    if (silent[1]) DO(close(silent[1]));
+    silent[1] = 0;
     EXPECT(0, epoll_wait(inner, events, 8, 0));
     EXPECT(0, epoll_wait(set, events, 8, 0));
     EXPECT(1, write(ends[1], "x", 1));

@@ -4,7 +4,9 @@ use ckpt_image::files::Watched;
 use ckpt_image::record;
 use ckpt_sys::Errno;
 use ckpt_sys::call::{self, Fd};
-use linux_raw_sys::general::{F_GETFD, FD_CLOEXEC, O_CLOEXEC};
+use linux_raw_sys::general::{
+    EPOLLET, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLWAKEUP, F_GETFD, FD_CLOEXEC, O_CLOEXEC,
+};
 
 use super::{Restored, duplicate_beyond};
 use crate::report::{OrFail, note};
@@ -15,10 +17,12 @@ pub fn restore(restored: &Restored<'_>) {
     restored.take(made.or_fail(format_args!("making the epoll set {}", restored.record.fd)));
 }
 
-/// Adds what it watches.
+/// Adds what it watches; what is silent first, see [`watch`].
 pub fn fill(restored: &Restored<'_>) {
     let set = Fd(restored.record.fd);
-    for watched in record::all::<Watched>(restored.state) {
+    let watched = record::all::<Watched>(restored.state);
+    let (silent, others) = (watched.clone().filter(is_silent), watched.filter(|w| !is_silent(w)));
+    for watched in silent.chain(others) {
         match add(set, &watched) {
             Ok(()) => {}
             // A standard stream may be a file here, which epoll(7) does not watch.
@@ -38,14 +42,14 @@ pub fn fill(restored: &Restored<'_>) {
 fn add(set: Fd, watched: &Watched) -> Result<(), Errno> {
     let (number, through) = (Fd(watched.fd), Fd(watched.through));
     if number == through {
-        return call::epoll_add(set, number, watched.events, watched.data);
+        return watch(set, watched);
     }
     let others = match call::fcntl(number, F_GETFD, 0) {
         Ok(flags) => Some((duplicate_beyond(number)?, flags)),
         Err(_) => None,
     };
     call::dup3(through, number, 0)?;
-    let result = call::epoll_add(set, number, watched.events, watched.data);
+    let result = watch(set, watched);
     match others {
         Some((other, flags)) => {
             call::dup3(other, number, if flags & FD_CLOEXEC != 0 { O_CLOEXEC } else { 0 })?;
@@ -54,4 +58,22 @@ fn add(set: Fd, watched: &Watched) -> Result<(), Errno> {
         None => call::close(number),
     }
     result
+}
+
+/// Whether it has been told, and is silent from then on (`EPOLLONESHOT`): the kernel takes away all but the
+/// flags then (fs/eventpoll.c: ep_send_events). Until then it watches for hang-ups and errors at least.
+fn is_silent(watched: &Watched) -> bool {
+    watched.events & !(EPOLLWAKEUP | EPOLLONESHOT | EPOLLET) == 0
+}
+
+/// Adds what has the number. What is to be silent is told once more, to this program, if there is something
+/// to tell; nothing else in the set has anything to tell yet.
+fn watch(set: Fd, watched: &Watched) -> Result<(), Errno> {
+    const ANY: u32 = EPOLLIN | EPOLLOUT;
+    let Watched { fd, events, data, .. } = *watched;
+    if is_silent(watched) && call::poll_now(Fd(fd), ANY)? != 0 {
+        call::epoll_add(set, Fd(fd), events | ANY, data)?;
+        return call::epoll_take(set);
+    }
+    call::epoll_add(set, Fd(fd), events, data)
 }

@@ -91,6 +91,12 @@ pub fn epoll_add(set: Fd, fd: Fd, events: u32, data: u64) -> Result<()> {
     call!(__NR_epoll_ctl, set, EPOLL_CTL_ADD, fd, &raw const event).map(drop)
 }
 
+/// epoll_pwait(2): takes one event, if there is one, and forgets it.
+pub fn epoll_take(set: Fd) -> Result<()> {
+    let mut event = epoll_event { events: 0, data: 0 };
+    call!(__NR_epoll_pwait, set, &raw mut event, 1_u32, 0_u32, null::<u64>(), 0_u32).map(drop)
+}
+
 /// Whether what an epoll set watches by the number `number` is the open file of descriptor `fd` of
 /// thread `tid`: kcmp(2) with `KCMP_EPOLL_TFD`. Should there be several by that number, the first.
 pub fn epoll_watches(tid: u32, set: Fd, number: i32, fd: Fd) -> Result<bool> {
