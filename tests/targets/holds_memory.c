@@ -12,7 +12,8 @@ static int fd, other, third;
 static unsigned round_number;
 static unsigned char *map, *second;
 
-enum { SIZE = 300000 };
+/* Whole pages are in PART, be they of 64 KiB. */
+enum { SIZE = 300000, PART = 65536 };
 static unsigned char bytes[SIZE], found[SIZE];
 
 /* Writes what is expected in this round into `file`, and verifies it. */
@@ -149,7 +150,7 @@ static int begin_mapped(void)
     EXPECT(1, put(fd));
     map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     DO(other = open_again(fd, O_RDONLY));
-    second = mmap(NULL, 8192, PROT_READ, MAP_SHARED, other, 4096);
+    second = mmap(NULL, 2 * PART, PROT_READ, MAP_SHARED, other, PART);
     EXPECT(1, map != MAP_FAILED && second != MAP_FAILED);
     return 1;
 }
@@ -158,14 +159,14 @@ static int check_mapped(void)
 {
     EXPECT(1, has(fd));
     EXPECT(0, memcmp(map, bytes, SIZE));
-    EXPECT(0, memcmp(second, bytes + 4096, 8192));
-    FAILS(EACCES, mprotect(second, 8192, PROT_READ | PROT_WRITE));
+    EXPECT(0, memcmp(second, bytes + PART, 2 * PART));
+    FAILS(EACCES, mprotect(second, 2 * PART, PROT_READ | PROT_WRITE));
     round_number++;
     fill(map, SIZE, round_number);
     EXPECT(1, has(fd));
     EXPECT(1, put(fd));
     EXPECT(0, memcmp(map, bytes, SIZE));
-    EXPECT(0, memcmp(second, bytes + 4096, 8192));
+    EXPECT(0, memcmp(second, bytes + PART, 2 * PART));
     return 1;
 }
 
@@ -228,7 +229,7 @@ static int begin_gone(void)
     DO(other = open("closed", O_RDWR | O_CREAT, 0600));
     EXPECT(1, put(other));
     map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
-    second = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, other, 8192);
+    second = mmap(NULL, PART, PROT_READ | PROT_WRITE, MAP_SHARED, other, 2 * PART);
     EXPECT(1, map != MAP_FAILED && second != MAP_FAILED);
     DO(unlink("closed"));
     DO(close(other));
@@ -239,10 +240,10 @@ static int check_gone(void)
 {
     EXPECT(1, has(fd));
     EXPECT(0, memcmp(map, bytes, SIZE));
-    EXPECT(0, memcmp(second, bytes + 8192, 4096));
+    EXPECT(0, memcmp(second, bytes + 2 * PART, PART));
     round_number++;
     fill(map, SIZE, round_number);
-    EXPECT(0, memcmp(second, map + 8192, 4096));
+    EXPECT(0, memcmp(second, map + 2 * PART, PART));
     return put(fd);
 }
 
