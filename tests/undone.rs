@@ -6,7 +6,6 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
 use common::place::{names_in, run};
 use common::{Place, User, each_user};
@@ -104,9 +103,6 @@ impl Things<'_> {
 /// What `HOLDER` has is removed; while the test holds what `obstacle` returns the restart fails, with
 /// `word`.
 fn leaves_nothing(word: &str, obstacle: impl Fn(&Things) -> File) {
-    // Which id the next set of semaphores gets is chosen for the whole machine: one at a time.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock();
     each_user(|place| {
         let program = place.system("/usr/bin/python3").args(["-c", HOLDER]);
         let mut run = program.start();

@@ -8,6 +8,7 @@ use ckpt_sys::{Errno, proc};
 
 use crate::image::Image;
 use crate::report::{OrFail, fail, note};
+use crate::system_v::Maker;
 use crate::undo::{self, Made};
 
 /// The segments that the program has mapped; an image without the note has none.
@@ -75,9 +76,13 @@ pub fn attach(image: &Image, id: u64, address: u64) {
 /// Makes a segment again, under its id if that is possible.
 fn make(segment: &Segment) -> i32 {
     let Segment { id, key, size, mode, user, group, .. } = *segment;
-    // It takes a privilege to choose an id.
-    let _ = proc::write_number(c"/proc/sys/kernel/shm_next_id", id.into());
-    let made = call::shm_make(key, size, mode)
+    let maker = Maker {
+        next_id: c"/proc/sys/kernel/shm_next_id",
+        make: &|key| call::shm_make(key, size, mode),
+        remove: call::shm_remove,
+    };
+    let made = maker
+        .make(id, key)
         .or_fail(format_args!("making the shared memory segment {id} (key {key:#x}) again"));
     undo::remember(Made::Segment(made));
     let _ = call::shm_set(made, user, group, mode);

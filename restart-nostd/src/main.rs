@@ -14,7 +14,7 @@
 //!     vdso          the kernel's code, at the address where the program expects it
 //!     files         descriptors
 //!     process       working directory, limits
-//!     semaphores    those of System V
+//!     semaphores    those of System V; system_v: objects under their ids
 //!     threads       all of the program's; thread: what the C library has told the kernel of each
 //!     timers        interval timers, POSIX timers
 //!     mutexes       the locks that threads hold
@@ -51,6 +51,7 @@ mod report;
 mod semaphores;
 mod signals;
 mod supervisor;
+mod system_v;
 mod terminal;
 mod thread;
 mod threads;

@@ -1,7 +1,4 @@
-//! System V semaphores: a set that is gone is made again, and each gets the values that it had.
-//!
-//! The program knows a set by its id, so that must be the same. It can be chosen with a privilege; without
-//! one, the kernel gives ascending ones, and after a reboot comes to that of the set sooner or later.
+//! System V semaphores: a set that is gone is made again under its id, and each gets the values that it had.
 
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -13,6 +10,7 @@ use ckpt_sys::{Errno, proc};
 
 use crate::image::Image;
 use crate::report::{OrFail, fail, note};
+use crate::system_v::{self, Maker};
 use crate::undo::{self, Made};
 
 /// The sets that another process uses by now, by their place in the image. It cannot be told any more when
@@ -55,7 +53,7 @@ pub fn check(image: &Image, head: &Head<'_>) {
                     left_alone.store(true, Relaxed);
                 }
             }
-            None if Set::find(id).is_some() => fail(format_args!(
+            None if system_v::stays(|| Set::find(id).is_some()) => fail(format_args!(
                 "another set of semaphores has the id {id} by now; remove it (ipcrm -s {id}), and it is \
                  made again"
             )),
@@ -86,27 +84,16 @@ pub fn make(image: &Image) {
 
 /// Makes a set again, under its id.
 fn make_one(set: &SemaphoreSet) {
-    /// How many ids are tried, of those that the kernel gives.
-    const PATIENCE: usize = 4096;
     let SemaphoreSet { id, key, mode, user, group, count, .. } = *set;
     let step = format_args!("making the set of semaphores {id} (key {key:#x}) again");
-    for _ in 0..PATIENCE {
-        // It takes a privilege to choose an id.
-        let _ = proc::write_number(c"/proc/sys/kernel/sem_next_id", id.into());
-        let made = call::sem_make(key, count, mode).or_fail(step);
-        if made == id {
-            undo::remember(Made::Semaphores(id));
-            let _ = call::sem_set(id, user, group, mode);
-            return;
-        }
-        call::sem_remove(made).or_fail(step);
-        if made > id {
-            break;
-        }
-    }
-    fail(format_args!(
-        "{step}: its id cannot be had without CAP_CHECKPOINT_RESTORE; restart it as root"
-    ))
+    let maker = Maker {
+        next_id: c"/proc/sys/kernel/sem_next_id",
+        make: &|key| call::sem_make(key, count, mode),
+        remove: call::sem_remove,
+    };
+    maker.make_as(id, key, step);
+    undo::remember(Made::Semaphores(id));
+    let _ = call::sem_set(id, user, group, mode);
 }
 
 /// Gives the semaphores their values.

@@ -489,6 +489,12 @@ pub fn yield_now() {
     let _ = call!(__NR_sched_yield);
 }
 
+/// nanosleep(2); a signal ends it.
+pub fn sleep(nanoseconds: u64) {
+    let time = timespec_of(nanoseconds);
+    let _ = call!(__NR_nanosleep, &raw const time, 0_usize);
+}
+
 /// exit_group(2).
 pub fn exit_group(status: u32) -> ! {
     loop {
