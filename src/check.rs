@@ -6,6 +6,7 @@
 mod descriptors;
 mod disposition;
 mod memory;
+mod messages;
 mod process;
 mod signal;
 mod trace;
@@ -135,6 +136,7 @@ fn check(process: &Process, found: &mut Findings) -> Option<u32> {
     check_family(process, found);
     memory::check(&memory, found);
     descriptors::check(process, found);
+    messages::check(process, found);
     signal
 }
 

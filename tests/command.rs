@@ -432,6 +432,20 @@ fn inspect_lists_semaphores() {
 }
 
 #[test]
+fn inspect_lists_messages() {
+    let place = Place::new(User::Ordinary);
+    let mut run = place.compiled("gcc", "holds_messages").args(["full"]).start();
+    run.expect("ready");
+    let image = run.checkpoint();
+    let (status, output, errors) = place.ckpt(&["inspect", image.to_str().expect("UTF-8")]);
+    assert_eq!((status, &*errors), (Some(0), ""));
+    let key = format!("key {:#x}, mode 0640, 10 messages, 0 B of 10 B", 0x5eed_0000 | run.pid);
+    assert!(output.contains("MESSAGES") && output.contains(&key), "no {key} in {output}");
+    assert!(output.contains("key 0x0, mode 0600, 10 messages, 0 B of 3 B\n"), "{output}");
+    run.quit();
+}
+
+#[test]
 fn inspect_finds_damage() {
     let place = Place::new(User::Ordinary);
     let image = reading(&place.system("/bin/cat")).checkpoint();

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::place::{names_in, run};
-use common::{Place, Program, User, each_user, generations, not_run};
+use common::{Place, User, are_spaces_to_be_had, each_user, generations, not_run};
 
 /// Restarts after all that the kernel kept of the program's outside of it has been removed, as after a
 /// reboot.
@@ -65,36 +65,19 @@ fn segments_that_are_gone() {
     });
 }
 
-/// A program in name spaces of its own, as a user without privileges: in each life they are new, as after a
-/// reboot. `first` is done in them before.
-fn in_new_spaces<'p>(program: &Program<'p>, first: &str) -> Program<'p> {
-    let script = format!("{first} exec \"$0\" \"$@\"");
-    let spaces = ["--user", "--map-current-user", "--ipc", "sh", "-c", &script];
-    program.clone().wrapped("unshare", &spaces)
-}
-
-/// Whether anybody may make such name spaces.
-fn are_spaces_to_be_had(place: &Place) -> bool {
-    let status = in_new_spaces(&place.system("/bin/true"), "").start_bare().wait();
-    if !status.success() {
-        not_run("semaphores after a reboot, which takes name spaces of the user's own");
-    }
-    status.success()
-}
-
 #[test]
 fn sets_of_semaphores_that_are_gone() {
     each_user(|place| {
-        if !are_spaces_to_be_had(place) {
+        if !are_spaces_to_be_had(place, "semaphores") {
             return;
         }
         let program = place.compiled("gcc", "holds_memory").args(["sets"]);
-        generations(&in_new_spaces(&program, ""), 3, &[]).quit();
+        generations(&program.in_new_spaces(""), 3, &[]).quit();
         let image = &program.image;
-        let taken = in_new_spaces(&program, "ipcmk -S 1 >/dev/null; ipcmk -S 1 >/dev/null;");
+        let taken = program.in_new_spaces("ipcmk -S 1 >/dev/null; ipcmk -S 1 >/dev/null;");
         taken.refuses_to_restart(image, &["another set of semaphores has the id 1", "ipcrm -s 1"]);
         let passed =
-            in_new_spaces(&program, "ipcmk -S 1 >/dev/null; ipcmk -S 1 >/dev/null; ipcrm -a;");
+            program.in_new_spaces("ipcmk -S 1 >/dev/null; ipcmk -S 1 >/dev/null; ipcrm -a;");
         if place.user == User::Ordinary {
             passed.refuses_to_restart(image, &["its id", "CAP_CHECKPOINT_RESTORE"]);
         } else {
@@ -124,7 +107,7 @@ fn semaphores_that_are_given_back() {
             run.reads_stdin();
         }
         run.check();
-        if are_spaces_to_be_had(place) {
+        if are_spaces_to_be_had(place, "semaphores") {
             run.kill();
             run = program.restart_with(&["--ids=namespace"], &program.image);
             run.check();
@@ -298,6 +281,14 @@ kinds! { "holds_memory":
     segments_of_shared_memory "segments",
     sets_of_semaphores "sets",
     message_queues "queues",
+}
+
+kinds! { "holds_messages":
+    messages "types",
+    queues_that_are_full "full",
+    queues_that_are_empty "empty",
+    many_messages "many",
+    a_queue_that_nobody_may_send_to "read-only",
 }
 
 kinds! { "holds_sockets":

@@ -18,9 +18,11 @@ use ckpt_image::files::{
     Queue, QueueMessage, Socket, SocketMessage, SocketOption, Terminal, Watch, WatchQueue, Watched,
     descriptor,
 };
-use ckpt_image::record::{Segment, Session, WithTail, all_with_tails, first, kind};
+use ckpt_image::record::{MessageQueue, Segment, Session, WithTail, all_with_tails, first, kind};
 use common::place::names_in;
-use common::{Edited, Liar, Place, User, cargo, cases, random, repetitions};
+use common::{
+    Edited, Liar, Place, Program, User, are_spaces_to_be_had, cargo, cases, random, repetitions,
+};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedMutRandom, IteratorRandom};
@@ -125,6 +127,12 @@ impl<'n> Records<'n> {
         }
     }
 
+    fn queues(&mut self, note: &'n [u8]) {
+        for (_, messages) in self.with_tails::<MessageQueue>(note) {
+            self.with_tails::<Message>(messages);
+        }
+    }
+
     fn contents(&mut self, note: &'n [u8]) {
         for (_, extents) in self.with_tails::<FileContents>(note) {
             self.all::<Extent>(extents);
@@ -137,6 +145,7 @@ fn records(truth: &Edited) -> Vec<Record> {
     let mut all = Records::of(truth, kind::DESCRIPTORS, Records::descriptors);
     all.extend(Records::of(truth, kind::FILE_CONTENTS, Records::contents));
     all.extend(Records::of(truth, kind::SEGMENTS, Records::all::<Segment>));
+    all.extend(Records::of(truth, kind::MESSAGES, Records::queues));
     all.extend(Records::of(truth, kind::SESSION, Records::all::<Session>));
     all
 }
@@ -232,13 +241,18 @@ fn forget(names: &str, key: i32) {
 
 /// Lies about each field of each kind of record that the images of `kinds` of a target have.
 fn lie_about(target: &str, kinds: &[&str]) {
+    lie_about_as(target, kinds, |program| program);
+}
+
+/// The same, of programs and restarts that `change` changes.
+fn lie_about_as(target: &str, kinds: &[&str], change: impl Fn(Program<'_>) -> Program<'_>) {
     let document = fs::read_to_string(cargo::project().join("docs/format.md")).expect("the format");
     let random = RefCell::new(random());
     let mut seen = BTreeSet::new();
     let mut outcomes = [0; 3];
     for holds in cases(kinds) {
         let place = Place::new(User::Ordinary);
-        let liar = Liar::of(place.compiled("gcc", target).args([holds]));
+        let liar = Liar::of(change(place.compiled("gcc", target).args([holds])));
         let outside = Outside::of(&place);
         let mut all = Vec::new();
         for record in records(&liar.truth) {
@@ -278,6 +292,15 @@ fn pipes_counters_and_sets() {
 #[test]
 fn memory() {
     lie_about("holds_memory", &["memfd", "deleted", "shared", "segments", "queues"]);
+}
+
+/// In name spaces of their own, where the queues of a restart have the ids that they had.
+#[test]
+fn messages() {
+    if are_spaces_to_be_had(&Place::new(User::Ordinary), "lies about messages") {
+        let kinds = ["types", "full", "empty"];
+        lie_about_as("holds_messages", &kinds, |program| program.in_new_spaces(""));
+    }
 }
 
 #[test]

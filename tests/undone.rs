@@ -22,6 +22,7 @@ semaphore = ctypes.c_void_p(libc.sem_open(('/' + name).encode(), os.O_CREAT | os
 segment = libc.shmget(key, 4096, 0o3600)
 memory = ctypes.c_void_p(libc.shmat(segment, None, 0)); ctypes.memmove(memory, b'segment', 8)
 set = libc.semget(key, 1, 0o3600); libc.semctl(set, 0, 16, 7)
+messages = libc.msgget(key, 0o3600); libc.msgsnd(messages, b'\\1\\0\\0\\0\\0\\0\\0\\0letter', 7, 0)
 queue = libc.mq_open(('/' + name).encode(), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, None)
 libc.mq_send(queue, b'message', 7, 0)
 server = socket.socket(socket.AF_UNIX); server.bind('name'); server.listen()
@@ -33,8 +34,8 @@ client = socket.socket(socket.AF_UNIX); client.connect('name')
 value, message = ctypes.c_int(), ctypes.create_string_buffer(8192)
 libc.sem_getvalue(semaphore, ctypes.byref(value)); libc.mq_receive(queue, message, 8192, None)
 print(os.pread(shared, 9, 0), value.value, ctypes.string_at(memory), libc.semctl(set, 0, 12),
-      message.value, fcntl.fcntl(leased, fcntl.F_GETLEASE) == fcntl.F_WRLCK)
-libc.shmctl(libc.shmget(key, 0, 0), 0, None); libc.semctl(set, 0, 0); libc.mq_unlink(('/' + name).encode())
+      message.value, libc.msgrcv(messages, message, 64, 0, 0), message.raw[8:15], fcntl.fcntl(leased, fcntl.F_GETLEASE) == fcntl.F_WRLCK)
+libc.shmctl(libc.shmget(key, 0, 0), 0, None); libc.semctl(set, 0, 0); libc.msgctl(messages, 0, None); libc.mq_unlink(('/' + name).encode())
 libc.sem_unlink(('/' + name).encode()); os.remove('/dev/shm/' + name); os.remove(leased.name)
 ";
 
@@ -53,7 +54,7 @@ impl Things<'_> {
         format!("/dev/shm/leased-undone-{}", self.pid).into()
     }
 
-    /// Removes all but what is leased. Without a privilege a set of semaphores could not be made again.
+    /// Removes all but what is leased. Without a privilege what has an id could not be made again.
     fn remove(&self) {
         for name in self.files() {
             fs::remove_file(Path::new("/dev/shm").join(name)).expect("removing it");
@@ -61,7 +62,7 @@ impl Things<'_> {
         fs::remove_file(self.place.path("name")).expect("removing it");
         run(Command::new("ipcrm").args(["-M", &self.key()]));
         if self.place.user == User::Root {
-            run(Command::new("ipcrm").args(["-S", &self.key()]));
+            run(Command::new("ipcrm").args(["-S", &self.key(), "-Q", &self.key()]));
         }
         // SAFETY: it is a string.
         assert_eq!(unsafe { libc::mq_unlink(self.queue().as_ptr()) }, 0);
@@ -85,7 +86,7 @@ impl Things<'_> {
         let mut left = self.files();
         let key = i64::from(0x5eee_0000 | self.pid).to_string();
         let tables: &[&str] =
-            if self.place.user == User::Root { &["shm", "sem"] } else { &["shm"] };
+            if self.place.user == User::Root { &["shm", "sem", "msg"] } else { &["shm"] };
         for table in tables {
             let text = fs::read_to_string(format!("/proc/sysvipc/{table}")).expect("a table");
             left.extend(text.lines().filter(|line| line.contains(&key)).map(str::to_owned));
@@ -123,7 +124,7 @@ fn leaves_nothing(word: &str, obstacle: impl Fn(&Things) -> File) {
         drop(held);
         let mut run = program.restart(&program.image);
         run.send("");
-        run.expect("b'shared' 5 b'segment' 7 b'message' True");
+        run.expect("b'shared' 5 b'segment' 7 b'message' 7 b'letter\\x00' True");
         assert!(run.wait().success(), "{}", run.errors());
     });
 }

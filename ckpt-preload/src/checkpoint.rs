@@ -11,8 +11,8 @@ use crate::report::{Failure, OrReport, not_written};
 use crate::scratch::Buffers;
 use crate::writer::{self, Contents};
 use crate::{
-    files, limits, memory, process, refuse, report, segments, semaphores, signals, thread, threads,
-    timers,
+    files, limits, memory, messages, process, refuse, report, segments, semaphores, signals,
+    thread, threads, timers,
 };
 
 /// Takes a checkpoint, on the private stack. `request` is a [`Request`].
@@ -70,6 +70,7 @@ fn checkpoint(request: &Request, buffers: Buffers) -> Result<u64, Failure> {
     memory::leave_to_descriptors(mappings, &notes.bytes()[files.descriptors]);
     memory::capture(&mut notes, mappings)?;
     semaphores::capture(&mut notes)?;
+    messages::capture(&mut notes)?;
     process::capture_attributes(&mut notes, text)?;
     process::capture_clocks(&mut notes)?;
     process::capture_session(&mut notes)?;

@@ -11,7 +11,7 @@
 //!     memory        mappings, pages, layout
 //!     thread        thread pointers and what the C library has told the kernel
 //!     files         descriptors
-//!     semaphores    those of System V
+//!     semaphores, messages   those of System V
 //!     timers        interval timers, POSIX timers
 //!     process       identity, limits, names, the standard notes of a core file
 //!   writer        and writes it, complete and checked, under the name of the image.
@@ -37,6 +37,7 @@ mod handler;
 mod ipc;
 mod limits;
 mod memory;
+mod messages;
 mod pages;
 mod process;
 mod refuse;

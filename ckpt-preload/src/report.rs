@@ -23,7 +23,9 @@ impl From<Errno> for Failure {
 
 impl From<Full> for Failure {
     fn from(_: Full) -> Self {
-        not_written(format_args!("there are too many mappings or descriptors to describe"))
+        not_written(format_args!(
+            "there are too many mappings, descriptors or messages to describe"
+        ))
     }
 }
 

@@ -50,6 +50,8 @@ pub mod kind {
     /// [`SemaphoreSet`](super::SemaphoreSet)s of System V, each followed by its
     /// [`Semaphore`](super::Semaphore)s.
     pub const SEMAPHORES: u32 = 0x434b_0014;
+    /// [`MessageQueue`](super::MessageQueue)s of System V, each followed by its messages.
+    pub const MESSAGES: u32 = 0x434b_0016;
     /// [`Session`](super::Session).
     pub const SESSION: u32 = 0x434b_0012;
 }
@@ -216,6 +218,35 @@ pub struct Semaphore {
     pub used: u32,
 }
 const_assert_eq!(size_of::<Semaphore>(), 8);
+
+/// A queue of System V messages (msgctl(2)). Behind it stand its messages, each a
+/// [`Message`](crate::files::Message) that begins with its type, a signed number of 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct MessageQueue {
+    /// Its id.
+    pub id: i32,
+    /// Its key, or 0.
+    pub key: u32,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its owner
+    pub user: u32,
+    /// and group.
+    pub group: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// How many bytes it may have (`msg_qbytes`).
+    pub room: u64,
+    /// The length of its messages behind this record.
+    pub length: u64,
+}
+const_assert_eq!(size_of::<MessageQueue>(), 40);
+
+impl MessageQueue {
+    /// The most that an image has.
+    pub const MOST: usize = 1024;
+}
 
 /// What the kernel believes of the layout of memory: `struct prctl_mm_map` without the auxiliary
 /// vector, which is in NT_AUXV.
@@ -485,6 +516,11 @@ impl WithTail for Mapping {
 impl WithTail for SemaphoreSet {
     fn tail_length(&self) -> usize {
         self.count as usize * size_of::<Semaphore>()
+    }
+}
+impl WithTail for MessageQueue {
+    fn tail_length(&self) -> usize {
+        self.length as usize
     }
 }
 impl WithTail for Thread {

@@ -8,8 +8,9 @@ use ckpt_image::files::{
     descriptor, lock, phase,
 };
 use ckpt_image::record::{
-    Attributes, Checksums, Clocks, Disposition, IntervalTimer, Layout, Mapping, PRCTLS, Pending,
-    Process, Range, Segment, Semaphore, SemaphoreSet, Session, Thread, Timer, kind, mapping,
+    Attributes, Checksums, Clocks, Disposition, IntervalTimer, Layout, Mapping, MessageQueue,
+    PRCTLS, Pending, Process, Range, Segment, Semaphore, SemaphoreSet, Session, Thread, Timer,
+    kind, mapping,
 };
 use ckpt_image::{FileHeader, PREFIX, ProgramHeader, SectionHeader, VERSION, VmFlags};
 
@@ -124,6 +125,7 @@ fn structures() {
     describes!(text, QueueMessage [length priority]);
     describes!(text, SemaphoreSet [id key mode user group operated count reserved]);
     describes!(text, Semaphore [value adjustment used]);
+    describes!(text, MessageQueue [id key mode user group reserved room length]);
     describes!(text, Segment [id key size mode user group reserved]);
     describes!(text, Terminal [
         input output control local discipline keys input_speed output_speed rows columns width height
@@ -162,6 +164,7 @@ fn numbers() {
     names!(notes, "| type | number |", kind [
         PROCESS MAPPINGS LAYOUT THREADS DISPOSITIONS PENDING INTERVAL_TIMERS TIMERS DESCRIPTORS
         ATTRIBUTES CPU GUARDS CHECKSUMS CLOCKS FILE_CONTENTS SEGMENTS SESSION SEMAPHORES
+        MESSAGES
     ], "{:#x}");
     let mappings = &section(text, "`Mapping`");
     names!(mappings, "| kind | number |", mapping [

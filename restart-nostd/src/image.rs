@@ -15,7 +15,7 @@ use linux_raw_sys::general::{
 
 use crate::files::{self, Changed};
 use crate::report::{fail, note};
-use crate::{memory, semaphores, signals, threads};
+use crate::{memory, messages, semaphores, signals, threads};
 
 /// An image whose head is in memory.
 #[derive(Clone, Copy)]
@@ -133,6 +133,7 @@ impl Image {
         self.check_registers(&head);
         memory::check(self, &head);
         semaphores::check(self, &head);
+        messages::check(self, &head);
         threads::check(self);
         signals::check(self);
         files::check(self, &head, changed);

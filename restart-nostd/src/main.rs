@@ -14,7 +14,7 @@
 //!     vdso          the kernel's code, at the address where the program expects it
 //!     files         descriptors
 //!     process       working directory, limits
-//!     semaphores    those of System V; system_v: objects under their ids
+//!     semaphores, messages   those of System V; system_v: objects under their ids
 //!     threads       all of the program's; thread: what the C library has told the kernel of each
 //!     timers        interval timers, POSIX timers
 //!     mutexes       the locks that threads hold
@@ -41,6 +41,7 @@ mod ids;
 mod image;
 mod ipc;
 mod memory;
+mod messages;
 mod mutexes;
 mod namespace;
 mod options;
@@ -94,6 +95,7 @@ fn restore(mut image: Image, place: &Place) -> ! {
     memory::restore_layout(&image);
     files::restore(&image);
     semaphores::make(&image);
+    messages::make(&image);
     process::restore(&image);
     threads::make(&image, place);
     files::complete(&image, place);
@@ -107,6 +109,7 @@ fn restore(mut image: Image, place: &Place) -> ! {
     files::write_back(&image);
     memory::write_back(&image);
     semaphores::fill(&image);
+    messages::fill(&image);
     files::watch(&image);
 
     mutexes::hand_over(&image, place);

@@ -1,7 +1,5 @@
 //! System V semaphores: a set that is gone is made again under its id, and each gets the values that it had.
 
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
 use ckpt_image::record::{Semaphore, SemaphoreSet, all, all_with_tails, are_whole, kind};
 use ckpt_image::{Head, Invalid};
 use ckpt_sys::call::{self, IPC_NOWAIT, MOST_OF_SEMAPHORE, SEM_UNDO, SemaphoreOperation};
@@ -10,22 +8,15 @@ use ckpt_sys::{Errno, proc};
 
 use crate::image::Image;
 use crate::report::{OrFail, fail, note};
-use crate::system_v::{self, Maker};
+use crate::system_v::{self, LeftAlone, Maker};
 use crate::undo::{self, Made};
 
-/// The sets that another process uses by now, by their place in the image. It cannot be told any more when
-/// this process is in a pid namespace of its own.
-static LEFT_ALONE: [AtomicBool; SemaphoreSet::MOST] =
-    [const { AtomicBool::new(false) }; SemaphoreSet::MOST];
+/// The sets that another process uses by now.
+static LEFT_ALONE: LeftAlone<{ SemaphoreSet::MOST }> = LeftAlone::new();
 
 /// The sets of an image, each with what is known of its semaphores.
 fn sets<'a>(head: &Head<'a>) -> impl Iterator<Item = (SemaphoreSet, &'a [u8])> {
     all_with_tails(head.note(kind::SEMAPHORES).unwrap_or(&[]))
-}
-
-/// Those of them that are restored.
-fn own_sets<'a>(head: &Head<'a>) -> impl Iterator<Item = (SemaphoreSet, &'a [u8])> {
-    sets(head).zip(&LEFT_ALONE).filter(|(_, left)| !left.load(Relaxed)).map(|(set, _)| set)
 }
 
 /// Refuses keys that another set has, and says which sets are left alone.
@@ -40,7 +31,7 @@ pub fn check(image: &Image, head: &Head<'_>) {
     {
         image.fail(&Invalid::Damaged);
     }
-    for ((set, _), left_alone) in sets(head).zip(&LEFT_ALONE) {
+    for (place, (set, _)) in sets(head).enumerate() {
         let SemaphoreSet { id, key, .. } = set;
         match there(head, &set) {
             Some(found) => {
@@ -50,7 +41,7 @@ pub fn check(image: &Image, head: &Head<'_>) {
                         "the set of semaphores {id} (key {key:#x}) is used by {user} meanwhile, and \
                          stays as it is"
                     ));
-                    left_alone.store(true, Relaxed);
+                    LEFT_ALONE.add(place);
                 }
             }
             None if system_v::stays(|| Set::find(id).is_some()) => fail(format_args!(
@@ -75,7 +66,7 @@ fn there(head: &Head<'_>, set: &SemaphoreSet) -> Option<Set> {
 /// Makes the sets that are gone.
 pub fn make(image: &Image) {
     let head = image.head();
-    for (set, _) in own_sets(&head) {
+    for (set, _) in LEFT_ALONE.others(sets(&head)) {
         if there(&head, &set).is_none() {
             make_one(&set);
         }
@@ -98,7 +89,7 @@ fn make_one(set: &SemaphoreSet) {
 
 /// Gives the semaphores their values.
 pub fn fill(image: &Image) {
-    for (set, semaphores) in own_sets(&image.head()) {
+    for (set, semaphores) in LEFT_ALONE.others(sets(&image.head())) {
         let step = format_args!("setting the semaphores {} (key {:#x})", set.id, set.key);
         for (number, semaphore) in all(semaphores).enumerate() {
             fill_one(&set, number as u16, &semaphore).or_fail(step);

@@ -7,6 +7,7 @@
 
 use core::ffi::CStr;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use ckpt_sys::{Errno, call, proc};
 
@@ -67,6 +68,27 @@ impl Maker<'_> {
         if chosen && let Ok(made) = (self.make)(0) {
             let _ = (self.remove)(made);
         }
+    }
+}
+
+/// The objects of a kind that another process uses by now, by their place in the image. It cannot be told any
+/// more when this process is in a pid namespace of its own.
+pub struct LeftAlone<const MOST: usize>([AtomicBool; MOST]);
+
+impl<const MOST: usize> LeftAlone<MOST> {
+    /// None.
+    pub const fn new() -> Self {
+        Self([const { AtomicBool::new(false) }; MOST])
+    }
+
+    /// The one at `place`, too.
+    pub fn add(&self, place: usize) {
+        self.0[place].store(true, Relaxed);
+    }
+
+    /// All but those.
+    pub fn others<T>(&self, all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        all.zip(&self.0).filter(|(_, left)| !left.load(Relaxed)).map(|(object, _)| object)
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Made {
     Segment(i32),
     /// A set of System V semaphores, by its id.
     Semaphores(i32),
+    /// A queue of System V messages, by its id.
+    Messages(i32),
 }
 
 /// The most that are remembered; others stay.
@@ -68,5 +70,6 @@ fn remove(made: Made) -> Result<(), Errno> {
         }
         Made::Segment(id) => call::shm_remove(id),
         Made::Semaphores(id) => call::sem_remove(id),
+        Made::Messages(id) => call::msg_remove(id),
     }
 }

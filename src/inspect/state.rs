@@ -4,16 +4,17 @@ use std::io::Write;
 
 use anyhow::{Error, Result};
 use ckpt_image::Head;
+use ckpt_image::files::Message;
 use ckpt_image::record::{
-    Attributes, Disposition, IntervalTimer, Pending, Semaphore, SemaphoreSet, Session, Thread,
-    Timer, all, all_with_tails, first, kind, libc as library, text,
+    Attributes, Disposition, IntervalTimer, MessageQueue, Pending, Semaphore, SemaphoreSet,
+    Session, Thread, Timer, all, all_with_tails, first, kind, libc as library, text,
 };
-use ckpt_sys::call::signal_bit;
+use ckpt_sys::call::{MESSAGE_TYPE, signal_bit};
 use ckpt_sys::{Escaped, signal_name};
 
 use super::registers::ThreadStatus;
 use super::{heading, line, note};
-use crate::text::{Bytes, Nanoseconds, joined};
+use crate::text::{Bytes, Counted, Nanoseconds, joined};
 
 /// Prints it all.
 pub fn print(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
@@ -21,6 +22,7 @@ pub fn print(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
     signals(out, head)?;
     timers(out, head)?;
     semaphores(out, head)?;
+    messages(out, head)?;
     session(out, head)?;
     attributes(out, head)
 }
@@ -198,6 +200,26 @@ fn semaphores(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
         let SemaphoreSet { id, key, mode, .. } = set;
         let text = format!("key {key:#x}, mode {mode:04o}, values {}", joined(values));
         line(out, &format!("set {id}"), text)?;
+    }
+    Ok(())
+}
+
+fn messages(out: &mut dyn Write, head: &Head<'_>) -> Result<()> {
+    let mut queues = all_with_tails::<MessageQueue>(note(head, kind::MESSAGES)).peekable();
+    if queues.peek().is_some() {
+        heading(out, "MESSAGES")?;
+    }
+    for (queue, messages) in queues {
+        let MessageQueue { id, key, mode, room, .. } = queue;
+        let texts = all_with_tails::<Message>(messages)
+            .map(|(message, _)| message.length.saturating_sub(MESSAGE_TYPE as u64));
+        let (count, bytes) = (texts.clone().count(), Bytes(texts.sum()));
+        let text = format!(
+            "key {key:#x}, mode {mode:04o}, {}, {bytes} of {}",
+            Counted(count, "message", "messages"),
+            Bytes(room)
+        );
+        line(out, &format!("queue {id}"), text)?;
     }
     Ok(())
 }

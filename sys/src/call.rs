@@ -146,6 +146,7 @@ impl Drop for File {
 mod contents;
 mod ipc;
 mod locks;
+mod messages;
 mod objects;
 mod semaphores;
 mod sockets;
@@ -154,6 +155,7 @@ mod watch;
 pub use contents::*;
 pub use ipc::*;
 pub use locks::*;
+pub use messages::*;
 pub use objects::*;
 pub use semaphores::*;
 pub use sockets::*;

@@ -10,9 +10,11 @@
 //! * [`Line`]: text in a fixed buffer, for the one line that says what went wrong;
 //! * [`lines`], [`maps`], [`locks`], [`proc`](mod@proc): readers of `/proc`;
 //! * [`inode`]: the path of a file of which only the inode is known;
+//! * [`messages`]: who uses queues of System V messages;
 //! * [`pseudo_terminal`]: what is on its way in one;
 //! * [`semaphores`]: who uses those of System V, and what is to be undone;
 //! * [`SocketObstacle`]: why a socket cannot be restored;
+//! * [`system_v`]: what is told of all kinds of System V objects;
 //! * [`timer`]: how a timer is set so that it goes on where it was;
 //! * [`UnixSocket`]: what the kernel tells of one.
 #![cfg_attr(not(test), no_std)]
@@ -25,10 +27,12 @@ mod line;
 pub mod lines;
 pub mod locks;
 pub mod maps;
+pub mod messages;
 pub mod proc;
 pub mod pseudo_terminal;
 pub mod semaphores;
 mod socket;
+pub mod system_v;
 pub mod timer;
 mod unix_socket;
 pub mod watch;

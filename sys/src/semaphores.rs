@@ -1,14 +1,8 @@
 //! Sets of System V semaphores: who uses them, and what is to be undone.
 
-use core::fmt;
-
-use linux_raw_sys::general::POLLIN;
-
 use crate::Errno;
-use crate::call::{
-    self, File, IPC_NOWAIT, MOST_OF_SEMAPHORE, SEM_UNDO, SemaphoreOperation, sem_operate,
-};
-use crate::lines::{Lines, number};
+use crate::call::{self, IPC_NOWAIT, MOST_OF_SEMAPHORE, SEM_UNDO, SemaphoreOperation, sem_operate};
+use crate::system_v::{Columns, User, for_each_line};
 
 /// A set, as `/proc/sysvipc/sem` shows it (proc(5)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,11 +28,11 @@ pub struct Set {
 impl Set {
     /// Parses a line; that of the headings is none.
     fn parse(line: &[u8]) -> Option<Self> {
-        let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
-        let key = core::str::from_utf8(words.next()?).ok()?.parse::<i32>().ok()?;
-        let mut next = |radix| number(words.next()?, radix);
+        let mut columns = Columns::of(line);
+        let key = columns.key()?;
+        let mut next = |radix| columns.number(radix);
         Some(Self {
-            key: key as u32,
+            key,
             id: next(10)? as i32,
             mode: next(8)? as u32,
             count: next(10)? as u32,
@@ -89,8 +83,8 @@ impl Set {
         for number in 0..self.count {
             let pid = call::sem_last_process(self.id, number)?;
             if pid != 0 && pid != own && pid != known {
-                if is_alive(pid) {
-                    return Ok(Some(User::Process(pid)));
+                if let Some(user) = User::alive(pid) {
+                    return Ok(Some(user));
                 }
                 known = pid;
             }
@@ -102,50 +96,13 @@ impl Set {
     }
 }
 
-/// Who uses a set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum User {
-    /// The process of that id.
-    Process(u32),
-    /// One that waits, of which no more is told.
-    Waiting,
-}
-
-impl fmt::Display for User {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Process(pid) => write!(f, "process {pid}"),
-            Self::Waiting => f.write_str("a process that waits"),
-        }
-    }
-}
-
-/// Whether a process runs: it exists, and has not ended.
-fn is_alive(pid: u32) -> bool {
-    match call::pidfd_open(pid, 0).map(File::from_fd) {
-        Ok(process) => call::poll_now(process.fd(), POLLIN) == Ok(0),
-        Err(_) => call::kill(pid, 0) != Err(Errno::ESRCH),
-    }
-}
-
 /// Calls `each` for every set there is.
 ///
 /// # Errors
 ///
 /// Those of open(2) and read(2); what `each` fails with ends the listing.
 pub fn for_each<E: From<Errno>>(mut each: impl FnMut(Set) -> Result<(), E>) -> Result<(), E> {
-    let file = match File::open(c"/proc/sysvipc/sem", 0) {
-        Err(Errno::ENOENT) => return Ok(()), // The kernel has none.
-        file => file?,
-    };
-    let mut buffer = [0; 1024];
-    let mut lines = Lines::new(file.fd(), &mut buffer);
-    while let Some(line) = lines.next_line()? {
-        if let Some(set) = Set::parse(line) {
-            each(set)?;
-        }
-    }
-    Ok(())
+    for_each_line(c"/proc/sysvipc/sem", |line| Set::parse(line).map_or(Ok(()), &mut each))
 }
 
 /// What the end of this process would add to a semaphore, whose value is `value`, because of `SEM_UNDO`

@@ -59,6 +59,15 @@ pub fn not_run(what: &str) {
     writeln!(stdout(), "not run: {what}").expect("writing to standard output");
 }
 
+/// Whether users may make name spaces of their own, as `what` after a reboot takes.
+pub fn are_spaces_to_be_had(place: &Place, what: &str) -> bool {
+    let status = place.system("/bin/true").in_new_spaces("").start_bare().wait();
+    if !status.success() {
+        not_run(&format!("{what} after a reboot, which takes name spaces of the user's own"));
+    }
+    status.success()
+}
+
 /// How often a test is to do what it does often: `usual` times, or `CKPT_REPEAT` times as often, which
 /// may be 100 to strike more corners, or 0.1 on a slow machine.
 pub fn repetitions(usual: usize) -> usize {

@@ -90,6 +90,14 @@ impl<'p> Program<'p> {
         self
     }
 
+    /// Runs it in name spaces of its own, as a user without privileges: in each life they are new, as after a
+    /// reboot. `first` is done in them before.
+    pub fn in_new_spaces(&self, first: &str) -> Self {
+        let script = format!("{first} exec \"$0\" \"$@\"");
+        let spaces = ["--user", "--map-current-user", "--ipc", "sh", "-c", &script];
+        self.clone().wrapped("unshare", &spaces)
+    }
+
     /// Starts in `directory` of the place instead of the place itself; the image goes there too.
     pub fn directory(mut self, directory: &str) -> Self {
         self.directory = self.place.path(directory);

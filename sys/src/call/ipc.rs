@@ -41,7 +41,7 @@ pub(super) const IPC_CREAT: u32 = 0o1000;
 pub(super) const IPC_EXCL: u32 = 0o2000;
 pub(super) const IPC_RMID: u32 = 0;
 pub(super) const IPC_SET: u32 = 1;
-const IPC_STAT: u32 = 2;
+pub(super) const IPC_STAT: u32 = 2;
 
 /// shmget(2): the id of the segment with that key.
 pub fn shm_find(key: u32) -> Result<i32> {
