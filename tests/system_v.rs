@@ -30,16 +30,23 @@ print([own(n) for n in numbers].count(True), flush=True); input()
 for n in numbers: libc.semctl(sets[n], 0, 0); libc.shmctl(segments[n], 0, None); libc.msgctl(queues[n], 0, None)
 ";
 
-/// Which id the next one of a kind gets is chosen for the whole machine, so that a restart may get the one
-/// that another has asked for. All end up with their own; a line would tell of another id of a segment.
+/// Which id the next one of a kind gets is chosen for all processes, so that a restart may get the one that
+/// another has asked for. All end up with their own; a line would tell of another id of a segment. They are in
+/// a name space of their own, where nobody makes what stays, in the place of what has been removed.
 #[test]
 fn many_restarts_at_the_same_time_get_their_ids() {
     if !User::everyone().contains(&User::Root) {
         return not_run("restarts that choose ids at the same time, which takes root");
     }
     let places: Vec<_> = (0..12).map(|_| Place::new(User::Root)).collect();
-    let holder =
-        |place| -> Program { Place::system(place, "/usr/bin/python3").args(["-c", HOLDER]) };
+    let keeper = places[0].system("/bin/sh").args(["-c", "echo ready; read end"]);
+    let mut keeper = keeper.wrapped("unshare", &["--ipc"]).start_bare();
+    keeper.expect("ready");
+    let inside = format!("--ipc=/proc/{}/ns/ipc", keeper.pid);
+    let holder = |place| -> Program {
+        let python = Place::system(place, "/usr/bin/python3");
+        python.args(["-c", HOLDER]).wrapped("nsenter", &[&inside])
+    };
     let programs: Vec<_> = places.iter().map(holder).collect();
     let mut lives: Vec<_> = programs.iter().map(Program::start).collect();
     let objects: Vec<_> = lives.iter_mut().map(|life| life.line()).collect();
@@ -50,7 +57,7 @@ fn many_restarts_at_the_same_time_get_their_ids() {
     for _ in cases(&[(); 6]) {
         lives.iter_mut().for_each(|life| life.kill());
         for ids in &objects {
-            run(Command::new("ipcrm").args(ids.split_whitespace()));
+            run(Command::new("nsenter").args([&*inside, "ipcrm"]).args(ids.split_whitespace()));
         }
         lives = programs.iter().map(|program| program.restart(&program.image)).collect();
         for life in &mut lives {
@@ -119,6 +126,29 @@ fn queues_that_have_changed() {
             run.check();
         }
         run.quit();
+    });
+}
+
+/// Whichever ids the program gets, and in whichever name spaces it is then, it is known who uses its queues.
+#[test]
+fn queues_under_other_process_ids() {
+    each_user(|place| {
+        let ways: &[_] = match place.user {
+            User::Root => &["--ids=same", "--ids=namespace", "--ids=new"],
+            User::Ordinary => &["--ids=namespace", "--ids=new"],
+        };
+        let program = holder(place, &["empty"]);
+        let mut run = program.start();
+        run.expect("ready");
+        for ids in ways {
+            println!("{ids}");
+            run.checkpoint();
+            run.kill();
+            run = program.restart_with(&[ids], &program.image);
+            run.check();
+        }
+        run.quit();
+        assert_eq!(run.errors(), "");
     });
 }
 

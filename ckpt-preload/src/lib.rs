@@ -11,7 +11,8 @@
 //!     memory        mappings, pages, layout
 //!     thread        thread pointers and what the C library has told the kernel
 //!     files         descriptors
-//!     semaphores, messages   those of System V
+//!     semaphores    those of System V
+//!     messages      likewise
 //!     timers        interval timers, POSIX timers
 //!     process       identity, limits, names, the standard notes of a core file
 //!   writer        and writes it, complete and checked, under the name of the image.

@@ -14,7 +14,8 @@
 //!     vdso          the kernel's code, at the address where the program expects it
 //!     files         descriptors
 //!     process       working directory, limits
-//!     semaphores, messages   those of System V; system_v: objects under their ids
+//!     semaphores    those of System V
+//!     messages      likewise; system_v: objects under the ids that they had
 //!     threads       all of the program's; thread: what the C library has told the kernel of each
 //!     timers        interval timers, POSIX timers
 //!     mutexes       the locks that threads hold

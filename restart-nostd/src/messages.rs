@@ -10,7 +10,7 @@ use ckpt_sys::{Errno, proc};
 
 use crate::image::Image;
 use crate::report::{OrFail, fail, note};
-use crate::system_v::{self, LeftAlone, Maker};
+use crate::system_v::{LeftAlone, Maker, lasting};
 use crate::undo::{self, Made};
 
 /// The queues that another process uses by now.
@@ -43,9 +43,8 @@ pub fn check(image: &Image, head: &Head<'_>) {
     let longest = proc::read_number(c"/proc/sys/kernel/msgmax", 10).unwrap_or(i64::MAX);
     for (place, (queue, bytes)) in queues(head).enumerate() {
         let MessageQueue { id, key, .. } = queue;
-        if let Some(user) =
-            there(head, &queue).and_then(|status| other_user(&status, call::getpid()))
-        {
+        let other_user = || other_user(&there(head, &queue)?, call::getpid());
+        if let Some(user) = lasting(other_user) {
             note(format_args!(
                 "the message queue {id} (key {key:#x}) is used by {user} meanwhile, and stays as it is"
             ));
@@ -77,8 +76,11 @@ fn text_of(message: &[u8]) -> usize {
 /// Refuses an id or a key that another queue has.
 fn check_free(queue: &MessageQueue) {
     let MessageQueue { id, key, .. } = *queue;
-    let is_taken = || !matches!(call::msg_status(id), Err(Errno::EINVAL | Errno::EIDRM));
-    if system_v::stays(is_taken) {
+    let taker = || match call::msg_status(id) {
+        Err(Errno::EINVAL | Errno::EIDRM) => None,
+        status => Some(status),
+    };
+    if lasting(taker).is_some() {
         fail(format_args!(
             "another message queue has the id {id} by now; remove it (ipcrm -q {id}), and it is made again"
         ));

@@ -8,7 +8,7 @@ use ckpt_sys::{Errno, proc};
 
 use crate::image::Image;
 use crate::report::{OrFail, fail, note};
-use crate::system_v::{self, LeftAlone, Maker};
+use crate::system_v::{LeftAlone, Maker, lasting};
 use crate::undo::{self, Made};
 
 /// The sets that another process uses by now.
@@ -36,7 +36,8 @@ pub fn check(image: &Image, head: &Head<'_>) {
         match there(head, &set) {
             Some(found) => {
                 let step = format_args!("asking about the set of semaphores {id} (key {key:#x})");
-                if let Some(user) = found.other_user().or_fail(step) {
+                if let Some(user) = lasting(|| found.other_user().transpose()) {
+                    let user = user.or_fail(step);
                     note(format_args!(
                         "the set of semaphores {id} (key {key:#x}) is used by {user} meanwhile, and \
                          stays as it is"
@@ -44,7 +45,7 @@ pub fn check(image: &Image, head: &Head<'_>) {
                     LEFT_ALONE.add(place);
                 }
             }
-            None if system_v::stays(|| Set::find(id).is_some()) => fail(format_args!(
+            None if lasting(|| Set::find(id)).is_some() => fail(format_args!(
                 "another set of semaphores has the id {id} by now; remove it (ipcrm -s {id}), and it is \
                  made again"
             )),

@@ -92,13 +92,12 @@ impl<const MOST: usize> LeftAlone<MOST> {
     }
 }
 
-/// Whether `is_so` stays so. What another restart has made under an id that it does not want soon goes.
-pub fn stays(is_so: impl Fn() -> bool) -> bool {
-    (0..ATTEMPTS).all(|_| {
-        let so = is_so();
-        if so {
-            call::sleep(MOMENT);
-        }
-        so
-    })
+/// What `look` finds, if it finds something for a while. What another restart has made under an id that it
+/// does not want soon goes, and so does a process that has just been killed.
+pub fn lasting<T>(look: impl Fn() -> Option<T>) -> Option<T> {
+    for _ in 0..ATTEMPTS {
+        look()?;
+        call::sleep(MOMENT);
+    }
+    look()
 }
