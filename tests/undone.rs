@@ -3,7 +3,7 @@
 mod common;
 
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -101,9 +101,10 @@ impl Things<'_> {
     }
 }
 
-/// What `HOLDER` has is removed; while the test holds what `obstacle` returns the restart fails, with
-/// `word`.
-fn leaves_nothing(word: &str, obstacle: impl Fn(&Things) -> File) {
+/// What `HOLDER` has is removed; while another process has the file `obstacle` open, and has done `first` with
+/// it, the restart fails, with `word`.
+fn leaves_nothing(word: &str, first: &str, obstacle: impl Fn(&Things) -> PathBuf) {
+    let script = format!("import fcntl, sys; file = open(sys.argv[1]); {first}; print(); input()");
     each_user(|place| {
         let program = place.system("/usr/bin/python3").args(["-c", HOLDER]);
         let mut run = program.start();
@@ -113,7 +114,9 @@ fn leaves_nothing(word: &str, obstacle: impl Fn(&Things) -> File) {
         run.checkpoint();
         run.kill();
         things.remove();
-        let held = obstacle(&things);
+        let other = place.system("/usr/bin/python3").args(["-c", &script]);
+        let mut other = other.args([obstacle(&things)]).start_bare();
+        other.expect("");
         // A segment that has been made with another id is told of, too.
         let mut failing = program.restart(&program.image);
         failing.close_input();
@@ -121,7 +124,7 @@ fn leaves_nothing(word: &str, obstacle: impl Fn(&Things) -> File) {
         let line = failing.errors().lines().last().expect("a line").to_owned();
         assert!(line.contains(word), "{line}");
         assert_eq!(things.left(), [""; 0]);
-        drop(held);
+        other.kill();
         let mut run = program.restart(&program.image);
         run.send("");
         run.expect("b'shared' 5 b'segment' 7 b'message' 7 b'letter\\x00' True");
@@ -132,15 +135,13 @@ fn leaves_nothing(word: &str, obstacle: impl Fn(&Things) -> File) {
 /// Another process has the lock on a file: that fails before anything else is changed.
 #[test]
 fn a_lock_that_another_process_has() {
-    leaves_nothing("locked", |things| {
-        let file = File::open(things.place.path("locked")).expect("the file");
-        file.lock().expect("the lock");
-        file
+    leaves_nothing("locked", "fcntl.flock(file, fcntl.LOCK_EX)", |things| {
+        things.place.path("locked")
     });
 }
 
 /// Another process has a file open for which the program had a lease, which comes last of all.
 #[test]
 fn a_lease_that_cannot_be_had() {
-    leaves_nothing("leased", |things| File::open(things.leased()).expect("the file"));
+    leaves_nothing("leased", "pass", |things| things.leased());
 }
