@@ -7,7 +7,8 @@ use std::process::Command;
 
 use common::place::run;
 use common::{
-    Place, Program, User, are_spaces_to_be_had, cargo, cases, each_user, generations, not_run,
+    Place, Program, User, are_spaces_to_be_had, cargo, cases, each_user, forbid_copies_of_messages,
+    generations, not_run,
 };
 
 /// Has eight of each, and tells which. Restarted, it tells what is in them, and at last removes them.
@@ -283,4 +284,16 @@ fn more_messages_than_are_read() {
     assert!(check.status.code() == Some(1) && output.contains(words), "{output}");
     run.refuses(&["message queue", words]);
     run.quit();
+}
+
+/// A kernel that shows no message without taking it out: nothing is taken out, and there is no image.
+#[test]
+fn messages_that_cannot_be_read() {
+    each_user(|place| {
+        let mut run = holder(place, &["types"]).before(forbid_copies_of_messages).start();
+        run.expect("ready");
+        run.refuses(&["message queue", "MSG_COPY", "CONFIG_CHECKPOINT_RESTORE"]);
+        run.check();
+        run.quit();
+    });
 }

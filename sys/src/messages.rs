@@ -32,7 +32,10 @@ impl Queue {
     /// What more the kernel tells of it, if it is process `pid`'s own: that has sent or received the last
     /// message, its user has made it, and no other process that lives has sent or received the last one.
     pub fn if_own(&self, pid: u32, user: u32) -> Option<QueueStatus> {
-        let status = call::msg_status(self.id).ok().filter(|_| self.creator == user)?;
+        if self.creator != user {
+            return None;
+        }
+        let status = call::msg_status(self.id).ok()?;
         let uses = [status.sender, status.receiver].contains(&pid);
         (uses && other_user(&status, pid).is_none()).then_some(status)
     }

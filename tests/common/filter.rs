@@ -7,8 +7,10 @@ const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-/// Where the third argument of a call is in a `struct seccomp_data`.
-const THIRD_ARGUMENT: u32 = 16 + 2 * 8;
+/// Where an argument of a call, the first being 0, is in a `struct seccomp_data`.
+const fn argument(index: u32) -> u32 {
+    16 + index * 8
+}
 
 /// A line of a filter, which jumps over `unless` lines if its condition does not hold.
 fn line(code: u16, k: u32, unless: u8) -> libc::sock_filter {
@@ -30,9 +32,21 @@ pub fn forbid_files_without_name() -> io::Result<()> {
     install(&[
         line(LOAD, 0, 0),
         line(JUMP_IF_EQUAL, libc::SYS_openat as u32, 3),
-        line(LOAD, THIRD_ARGUMENT, 0),
+        line(LOAD, argument(2), 0),
         line(JUMP_IF_SET, (libc::O_TMPFILE & !libc::O_DIRECTORY) as u32, 1),
         line(RETURN, libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32, 0),
+        line(RETURN, libc::SECCOMP_RET_ALLOW, 0),
+    ])
+}
+
+/// Likewise, msgrcv(2) with `MSG_COPY`, which not every kernel has.
+pub fn forbid_copies_of_messages() -> io::Result<()> {
+    install(&[
+        line(LOAD, 0, 0),
+        line(JUMP_IF_EQUAL, libc::SYS_msgrcv as u32, 3),
+        line(LOAD, argument(4), 0),
+        line(JUMP_IF_SET, libc::MSG_COPY as u32, 1),
+        line(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32, 0),
         line(RETURN, libc::SECCOMP_RET_ALLOW, 0),
     ])
 }

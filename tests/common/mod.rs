@@ -24,7 +24,7 @@ mod tmux;
 mod watch;
 
 pub use edited::Edited;
-pub use filter::{forbid_files_without_name, forbid_namespaces};
+pub use filter::{forbid_copies_of_messages, forbid_files_without_name, forbid_namespaces};
 pub use liar::{Liar, Outcome};
 pub use place::{Place, User};
 pub use program::{Program, Stream};
