@@ -297,3 +297,31 @@ fn messages_that_cannot_be_read() {
         run.quit();
     });
 }
+
+/// A program that nobody has written for this test, with its own calls.
+#[test]
+fn messages_of_perl() {
+    const SCRIPT: &str = r#"
+        $| = 1; $queue = msgget(0, 01600);
+        msgsnd($queue, pack("l! a*", $_, "message $_"), 0) for 3, 1, 2;
+        print "ready\n"; <STDIN>;
+        for (-2, 0, 0) { msgrcv($queue, $message, 64, $_, 0); print join(" ", unpack("l! a*", $message)), "\n" }
+        msgctl($queue, 0, 0);
+    "#;
+    each_user(|place| {
+        let program = place.system("/usr/bin/perl").args(["-e", SCRIPT]);
+        let mut run = program.start();
+        run.expect("ready");
+        for _ in 0..3 {
+            run.reads_stdin();
+            run.checkpoint();
+            run.kill();
+            run = program.restart(&program.image);
+        }
+        run.send("");
+        for line in ["1 message 1", "3 message 3", "2 message 2"] {
+            run.expect(line);
+        }
+        run.ends_well();
+    });
+}
