@@ -3,6 +3,7 @@
 //! It looks from outside at what `libckpt.so` will look at from inside when the signal comes, and
 //! at what would keep the signal from ever reaching it.
 
+mod connections;
 mod descriptors;
 mod disposition;
 mod memory;
@@ -137,6 +138,7 @@ fn check(process: &Process, found: &mut Findings) -> Option<u32> {
     memory::check(&memory, found);
     descriptors::check(process, found);
     messages::check(process, found);
+    connections::check(process, found);
     signal
 }
 

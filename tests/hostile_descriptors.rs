@@ -14,9 +14,9 @@ use std::time::SystemTime;
 
 use bytemuck::Pod;
 use ckpt_image::files::{
-    Descriptor, EventCounter, Extent, FileContents, FileTimer, Lock, Message, Pipe, PseudoTerminal,
-    Queue, QueueMessage, Socket, SocketMessage, SocketOption, Terminal, Watch, WatchQueue, Watched,
-    descriptor,
+    Connection, Descriptor, EventCounter, Extent, FileContents, FileTimer, Lock, Message, Pipe,
+    PseudoTerminal, Queue, QueueMessage, Socket, SocketMessage, SocketOption, Terminal, Watch,
+    WatchQueue, Watched, descriptor,
 };
 use ckpt_image::record::{MessageQueue, Segment, Session, WithTail, all_with_tails, first, kind};
 use common::place::names_in;
@@ -104,9 +104,12 @@ impl<'n> Records<'n> {
             descriptor::SOCKET => {
                 let (socket, _) = first::<Socket>(state).expect("a socket");
                 let rest = self.one::<Socket>(state);
-                let (options, messages) = rest.split_at(socket.options_length as usize);
-                self.with_tails::<SocketOption>(options);
-                self.with_tails::<SocketMessage>(messages);
+                let parts = socket.parts(rest).expect("the rest of a socket");
+                self.with_tails::<SocketOption>(parts.options);
+                if parts.connection.is_some() {
+                    self.one::<Connection>(&rest[parts.options.len()..]);
+                }
+                self.with_tails::<SocketMessage>(parts.messages);
             }
             descriptor::INOTIFY => {
                 let watches = self.one::<WatchQueue>(state);

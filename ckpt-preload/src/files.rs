@@ -7,6 +7,7 @@
 //! While they are looked at all other threads are stopped, so that nothing in them changes by the
 //! program's own doing.
 
+mod connection;
 mod contents;
 mod epoll;
 mod event;

@@ -9,7 +9,8 @@
 use bytemuck::{Pod, Zeroable};
 use static_assertions::const_assert_eq;
 
-use crate::record::{Mapping, WithTail, all};
+use crate::Invalid;
+use crate::record::{Mapping, WithTail, all, first};
 
 /// What a descriptor is.
 pub mod descriptor {
@@ -39,7 +40,8 @@ pub mod descriptor {
     pub const PROCESS: u32 = 12;
     /// A regular file that has been deleted: [`FileContents`](super::FileContents) has what is in it.
     pub const DELETED: u32 = 13;
-    /// A socket: [`Socket`](super::Socket), its [`SocketOption`](super::SocketOption)s and
+    /// A socket: [`Socket`](super::Socket), its [`SocketOption`](super::SocketOption)s, a
+    /// [`Connection`](super::Connection) if it is [`ESTABLISHED`](super::phase::ESTABLISHED), and
     /// [`SocketMessage`](super::SocketMessage)s.
     pub const SOCKET: u32 = 20;
 
@@ -371,7 +373,7 @@ pub struct Socket {
     pub backlog: u32,
     /// Which directions are shut down (shutdown(2)): 1 for reading, 2 for writing.
     pub shutdown: u32,
-    /// Of one whose peer is gone: a constant of [`ending`].
+    /// Of one whose peer is gone, or may be at the restart: a constant of [`ending`].
     pub ending: u32,
     /// The mode of the file that a Unix socket is bound to; 0 if that file is no longer there.
     pub mode: u32,
@@ -391,8 +393,34 @@ const_assert_eq!(size_of::<Socket>(), 296);
 impl Socket {
     /// Whether it is or was connected, as one end of a connection of which the other may be gone.
     pub fn was_connected(&self) -> bool {
-        [phase::PAIRED, phase::CLOSED].contains(&self.phase)
+        [phase::PAIRED, phase::CLOSED, phase::ESTABLISHED].contains(&self.phase)
     }
+
+    /// What stands behind it in the image, which is `rest`.
+    ///
+    /// # Errors
+    ///
+    /// If `rest` is too short.
+    pub fn parts<'a>(&self, rest: &'a [u8]) -> Result<SocketParts<'a>, Invalid> {
+        let (options, rest) =
+            rest.split_at_checked(self.options_length as usize).ok_or(Invalid::Damaged)?;
+        if self.phase != phase::ESTABLISHED {
+            return Ok(SocketParts { options, connection: None, messages: rest });
+        }
+        let (connection, messages) = first::<Connection>(rest)?;
+        Ok(SocketParts { options, connection: Some(connection), messages })
+    }
+}
+
+/// What stands behind a [`Socket`].
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SocketParts<'a> {
+    /// [`SocketOption`]s.
+    pub options: &'a [u8],
+    /// Of one that is established.
+    pub connection: Option<Connection>,
+    /// [`SocketMessage`]s.
+    pub messages: &'a [u8],
 }
 
 /// What has been done with a socket.
@@ -407,9 +435,11 @@ pub mod phase {
     pub const PAIRED: u32 = 4;
     /// It has been connected to a socket that is gone, or that another process has.
     pub const CLOSED: u32 = 5;
+    /// It is connected by TCP to another process, and where the connection stands is known.
+    pub const ESTABLISHED: u32 = 6;
 
     /// All of them.
-    pub const KNOWN: core::ops::RangeInclusive<u32> = OPEN..=CLOSED;
+    pub const KNOWN: core::ops::RangeInclusive<u32> = OPEN..=ESTABLISHED;
 }
 
 /// What the program sees of the end of a connection.
@@ -421,6 +451,41 @@ pub mod ending {
     /// That has been told already.
     pub const TOLD: u32 = 3;
 }
+
+/// Where an established TCP connection stands, as `TCP_REPAIR` tells it (include/uapi/linux/tcp.h). Two
+/// [`SocketMessage`]s follow: what has been received and not been read, and what has been sent, by the
+/// program if not yet by the kernel, and not been acknowledged.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The number of the byte that the program sends next (`TCP_QUEUE_SEQ`),
+    pub next_sent: u32,
+    /// and that of the one that is received next.
+    pub next_received: u32,
+    /// What the ends have agreed on: `TCPI_OPT_…`, as `TCP_INFO` has it.
+    pub options: u32,
+    /// By how many bits the peer's window is shifted,
+    pub send_scale: u16,
+    /// and its own.
+    pub receive_scale: u16,
+    /// How many bytes of data the peer takes in a segment (`TCP_MAXSEG`).
+    pub segment: u32,
+    /// What is sent as a timestamp next (`TCP_TIMESTAMP`).
+    pub timestamp: u32,
+    /// How much the peer has room for (`TCP_REPAIR_WINDOW`, `snd_wnd`),
+    pub send_window: u32,
+    /// and has had at most (`max_window`).
+    pub largest_window: u32,
+    /// How much the peer has been told that there is room for (`rcv_wnd`),
+    pub receive_window: u32,
+    /// and from which number on (`rcv_wup`).
+    pub window_start: u32,
+    /// The size of the buffer for what is sent (`SO_SNDBUF`),
+    pub send_buffer: u32,
+    /// and for what is received (`SO_RCVBUF`).
+    pub receive_buffer: u32,
+}
+const_assert_eq!(size_of::<Connection>(), 48);
 
 /// An option of a socket that is not as in a new one (getsockopt(2)). Its value follows.
 #[repr(C)]

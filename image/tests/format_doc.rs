@@ -3,9 +3,9 @@
 
 use bytemuck::Zeroable;
 use ckpt_image::files::{
-    Descriptor, EventCounter, Extent, FileContents, FileTimer, Lock, Message, Pipe, PseudoTerminal,
-    Queue, QueueMessage, Socket, SocketMessage, SocketOption, Terminal, Watch, WatchQueue, Watched,
-    descriptor, lock, phase,
+    Connection, Descriptor, EventCounter, Extent, FileContents, FileTimer, Lock, Message, Pipe,
+    PseudoTerminal, Queue, QueueMessage, Socket, SocketMessage, SocketOption, Terminal, Watch,
+    WatchQueue, Watched, descriptor, lock, phase,
 };
 use ckpt_image::record::{
     Attributes, Checksums, Clocks, Disposition, IntervalTimer, Layout, Mapping, MessageQueue,
@@ -115,6 +115,10 @@ fn structures() {
         family kind protocol phase peer backlog shutdown ending mode options_length local_length
         remote_length local remote
     ]);
+    describes!(text, Connection [
+        next_sent next_received options send_scale receive_scale segment timestamp send_window
+        largest_window receive_window window_start send_buffer receive_buffer
+    ]);
     describes!(text, SocketOption [level name length reserved]);
     describes!(text, SocketMessage [length pid user group passed]);
     describes!(text, WatchQueue[unread]);
@@ -179,7 +183,7 @@ fn numbers() {
         MESSAGE_QUEUE
     ], "{}");
     names!(&section(text, "`Socket`"), "| phase | number |", phase [
-        OPEN LISTENING DIRECTED PAIRED CLOSED
+        OPEN LISTENING DIRECTED PAIRED CLOSED ESTABLISHED
     ], "{}");
     names!(&section(text, "`Lock`"), "| kind | number |", lock [
         POSIX OPEN_FILE WHOLE LEASE

@@ -3,11 +3,12 @@
 //! Each gets the number that it had, and those that shared an open file share one again. It goes in
 //! rounds over all of them, since some are of no use before others are there: first those whose memory
 //! the program has mapped, then all others, but for files of the program's threads, which come when these
-//! are there, then what refers to other descriptors. What each kind needs is
+//! are there, then connections, and what refers to other descriptors. What each kind needs is
 //! in a file of its own.
 //!
 //! This program's own descriptors are beyond all of the program's meanwhile: see [`begin`].
 
+mod connection;
 mod contents;
 mod epoll;
 mod event;
@@ -245,13 +246,18 @@ pub fn restore(image: &Image) {
     for_each_open_file(image, restore_one);
 }
 
-/// Gives the last of the descriptors what they had, now that the threads are there.
+/// Opens what is of threads, now that they are there.
 pub fn complete(image: &Image, place: &Place) {
     for_each_open_file(image, |restored| {
         if restored.record.kind == descriptor::KERNEL {
             kernel::open(image, restored, place);
         }
     });
+}
+
+/// Does with the descriptors what other processes can see, and what needs all of them to be there.
+pub fn finish(image: &Image) {
+    socket::connect(image);
     let head = image.head();
     for (record, ..) in descriptors(image, &head).filter(|(record, ..)| record.shares != record.fd)
     {
@@ -262,10 +268,6 @@ pub fn complete(image: &Image, place: &Place) {
             epoll::fill(restored);
         }
     });
-}
-
-/// Does with the descriptors what other processes can see, and what needs all of them to be there.
-pub fn finish(image: &Image) {
     socket::finish(image);
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::{self, Metadata};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -171,11 +171,15 @@ fn pidfd(process: &Process, fd: i32) -> Option<String> {
     }
 }
 
+/// A duplicate of a descriptor. One that cannot be had may have been closed meanwhile.
+pub fn socket_of(process: &Process, fd: i32) -> Option<OwnedFd> {
+    let holder = pidfd_open(Pid::from_raw(process.pid as i32)?, PidfdFlags::empty()).ok()?;
+    pidfd_getfd(&holder, fd, PidfdGetfdFlags::empty()).ok()
+}
+
 /// What a socket is that cannot be restored.
 fn socket(process: &Process, fd: i32, inode: u64) -> Option<String> {
-    let holder = pidfd_open(Pid::from_raw(process.pid as i32)?, PidfdFlags::empty()).ok()?;
-    // One that cannot be had may have been closed meanwhile.
-    let socket = pidfd_getfd(&holder, fd, PidfdGetfdFlags::empty()).ok()?;
+    let socket = socket_of(process, fd)?;
     match SocketObstacle::of(Fd(socket.as_raw_fd()), inode) {
         Ok(obstacle) => obstacle.map(|what| what.to_string()),
         Err(_) => Some("the file of a socket".to_owned()),

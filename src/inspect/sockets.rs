@@ -1,6 +1,6 @@
 //! The sockets of an image.
 
-use ckpt_image::files::{Socket, SocketMessage, SocketOption, phase};
+use ckpt_image::files::{Socket, SocketMessage, SocketOption, SocketParts, phase};
 use ckpt_image::record::all_with_tails;
 use ckpt_sys::call::Address;
 
@@ -8,7 +8,7 @@ use crate::text::{Bytes, Counted};
 
 /// A socket in words. `rest` is what stands behind it in the image.
 pub fn described(socket: &Socket, rest: &[u8]) -> String {
-    let (options, messages) = rest.split_at(rest.len().min(socket.options_length as usize));
+    let SocketParts { options, messages, .. } = socket.parts(rest).unwrap_or_default();
     let words = [
         Some(kind(socket)),
         Some(done(socket)).filter(|done| !done.is_empty()),
@@ -57,6 +57,9 @@ fn done(socket: &Socket) -> String {
         phase::CLOSED => {
             let to = remote.map_or(String::new(), |remote| format!(" to {remote}"));
             format!("{at} whose connection{to} is lost")
+        }
+        phase::ESTABLISHED => {
+            format!("{at} connected to {}, by TCP_REPAIR", remote.unwrap_or_default())
         }
         _ => at,
     };

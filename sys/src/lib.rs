@@ -13,7 +13,7 @@
 //! * [`messages`]: who uses queues of System V messages;
 //! * [`pseudo_terminal`]: what is on its way in one;
 //! * [`semaphores`]: who uses those of System V, and what is to be undone;
-//! * [`SocketObstacle`]: why a socket cannot be restored;
+//! * [`SocketObstacle`], [`is_repairable`], [`tcp`]: why a socket cannot be restored, and what of TCP can;
 //! * [`system_v`]: what is told of all kinds of System V objects;
 //! * [`timer`]: how a timer is set so that it goes on where it was;
 //! * [`UnixSocket`]: what the kernel tells of one.
@@ -40,5 +40,5 @@ pub mod watch;
 pub use call::Fd;
 pub use errno::Errno;
 pub use line::{Escaped, Line, signal_from_name, signal_name};
-pub use socket::SocketObstacle;
+pub use socket::{SocketObstacle, is_repairable, tcp};
 pub use unix_socket::UnixSocket;

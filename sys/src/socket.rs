@@ -1,12 +1,12 @@
-//! What stands in the way of restoring a socket, for those that look at it from inside of the process and
-//! from outside.
+//! What a socket is, and what stands in the way of restoring it, for those that look at it from inside of
+//! the process and from outside.
 
 use core::fmt;
 
-use linux_raw_sys::general::POLLIN;
+use linux_raw_sys::general::{POLLIN, POLLPRI};
 use linux_raw_sys::net::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, SO_DOMAIN, SO_TYPE, SOCK_DGRAM, SOCK_STREAM,
-    SOL_SOCKET,
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, IPPROTO_TCP, SO_DOMAIN, SO_PROTOCOL,
+    SO_TYPE, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, TCP_ULP,
 };
 
 use crate::call::{self, Fd};
@@ -67,4 +67,38 @@ impl fmt::Display for SocketObstacle {
             }
         })
     }
+}
+
+/// The states of a TCP socket (include/net/tcp_states.h).
+#[allow(missing_docs, reason = "RFC 9293 has them")]
+pub mod tcp {
+    pub const ESTABLISHED: u8 = 1;
+    pub const SYN_SENT: u8 = 2;
+    pub const FIN_WAIT1: u8 = 4;
+    pub const FIN_WAIT2: u8 = 5;
+    pub const TIME_WAIT: u8 = 6;
+    pub const CLOSE: u8 = 7;
+    pub const CLOSE_WAIT: u8 = 8;
+    pub const LAST_ACK: u8 = 9;
+    pub const LISTEN: u8 = 10;
+    pub const CLOSING: u8 = 11;
+}
+
+/// Whether all that there is of a TCP connection is told to those who have the privilege for it
+/// (`TCP_REPAIR`): it is established, with no urgent byte in it that is to be read, and nothing above it that
+/// makes something else of its bytes (`TCP_ULP`).
+///
+/// # Errors
+///
+/// Those of getsockopt(2).
+pub fn is_repairable(fd: Fd) -> Result<bool, Errno> {
+    if call::socket_number(fd, SOL_SOCKET, SO_PROTOCOL)? != IPPROTO_TCP as u32 {
+        return Ok(false);
+    }
+    let state = call::tcp_information(fd)?.tcpi_state;
+    let upper =
+        call::socket_option(fd, IPPROTO_TCP as u32, TCP_ULP, &mut [0; 16]).map(|name| name.len());
+    Ok([tcp::ESTABLISHED, tcp::CLOSE_WAIT].contains(&state)
+        && call::poll_now(fd, POLLPRI)? & POLLPRI == 0
+        && upper.is_ok_and(|length| length == 0))
 }

@@ -249,12 +249,16 @@ fn same_as(fd: Fd, opened: &[i32]) -> Result<Option<Fd>, Errno> {
     })
 }
 
-/// Notes the bytes that an end of a TCP connection has received.
+/// Notes the bytes that an end of a TCP connection has received, if there are any.
 fn capture_bytes(fd: Fd, notes: &mut NoteWriter<'_>) -> Result<(), Obstacle> {
-    let length = call::readable_bytes(fd).unwrap_or(0);
-    if length == 0 {
-        return Ok(());
+    match call::readable_bytes(fd).unwrap_or(0) {
+        0 => Ok(()),
+        length => note_bytes(fd, length, notes),
     }
+}
+
+/// Notes the first bytes that a TCP socket has received, of which there are at least so many.
+pub fn note_bytes(fd: Fd, length: usize, notes: &mut NoteWriter<'_>) -> Result<(), Obstacle> {
     // Linux 6.9 knows a position here, too, but it may be none.
     let _setting = match call::socket_number(fd, SOL_SOCKET, SO_PEEK_OFF) {
         Ok(position) if position as i32 >= 0 => Setting::begin(fd, SO_PEEK_OFF, 0),
@@ -263,7 +267,7 @@ fn capture_bytes(fd: Fd, notes: &mut NoteWriter<'_>) -> Result<(), Obstacle> {
     let record = SocketMessage { length: length as u64, ..SocketMessage::zeroed() };
     notes.push(bytes_of(&record))?;
     let room = notes.room().get_mut(..length).ok_or(ckpt_image::Full)?;
-    if call::peek_message(fd, room, &mut [], 0)?.length != length {
+    if length > 0 && call::peek_message(fd, room, &mut [], 0)?.length != length {
         return Err(Errno::EIO.into());
     }
     notes.advance(length)?;

@@ -1,6 +1,6 @@
 //! Sockets: what has been done with one, its addresses, and its peer.
 //!
-//! The options and what is in its queue are in files of their own.
+//! The options, what is in its queue, and what else there is of a connection are in files of their own.
 
 use core::net::{IpAddr, Ipv6Addr};
 
@@ -8,30 +8,17 @@ use bytemuck::{Zeroable, bytes_of};
 use ckpt_image::NoteWriter;
 use ckpt_image::files::{Descriptor, Socket, descriptor, ending, phase};
 use ckpt_sys::call::{self, Address, Fd, File};
-use ckpt_sys::{Errno, Line, SocketObstacle, UnixSocket};
+use ckpt_sys::{Errno, Line, SocketObstacle, UnixSocket, tcp};
 use linux_raw_sys::general::{O_NONBLOCK, O_PATH, POLLERR, POLLRDHUP, S_IFMT, S_IFSOCK};
 use linux_raw_sys::net::{
     AF_INET, AF_INET6, AF_UNIX, SO_DOMAIN, SO_PROTOCOL, SO_TYPE, SOCK_DGRAM, SOCK_STREAM,
     SOL_SOCKET, tcp_info,
 };
 
-use super::{Found, Obstacle, lowest, options, sent};
-
-/// The states of a TCP socket (include/net/tcp_states.h).
-mod tcp {
-    pub const SYN_SENT: u8 = 2;
-    pub const FIN_WAIT1: u8 = 4;
-    pub const FIN_WAIT2: u8 = 5;
-    pub const TIME_WAIT: u8 = 6;
-    pub const CLOSE: u8 = 7;
-    pub const CLOSE_WAIT: u8 = 8;
-    pub const LAST_ACK: u8 = 9;
-    pub const LISTEN: u8 = 10;
-    pub const CLOSING: u8 = 11;
-}
+use super::{Found, Obstacle, connection, lowest, options, sent};
 
 /// What is shut down (`struct sock`): for reading, and for writing.
-const FOR_READING: u32 = 1;
+pub const FOR_READING: u32 = 1;
 const FOR_WRITING: u32 = 2;
 
 /// A socket.
@@ -69,8 +56,10 @@ pub fn capture(
     notes.push(bytes_of(&socket))?;
     options::capture(found.fd, &socket, notes)?;
     socket.options_length = (notes.open_description().len() - at - size_of::<Socket>()) as u32;
+    if !connection::capture(found.fd, &mut socket, notes)? {
+        sent::capture(found, &socket, notes)?;
+    }
     notes.amend(at, bytes_of(&socket));
-    sent::capture(found, &socket, notes)?;
     Ok(descriptor::SOCKET)
 }
 

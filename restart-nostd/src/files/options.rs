@@ -50,7 +50,7 @@ fn set(fd: Fd, level: u32, name: u32, value: &[u8]) -> Result<(), Errno> {
 
 /// Sets the size of a buffer, beyond the usual limit if that is permitted. The kernel has doubled it
 /// (socket(7)).
-fn set_buffer(fd: Fd, names: [u32; 2], value: &[u8]) -> Result<(), Errno> {
+pub fn set_buffer(fd: Fd, names: [u32; 2], value: &[u8]) -> Result<(), Errno> {
     let size = u32::from_ne_bytes(value.try_into().map_err(|_| Errno::EINVAL)?) / 2;
     let [beyond, usual] = names;
     call::set_socket_number(fd, SOL_SOCKET, beyond, size)

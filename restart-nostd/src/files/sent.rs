@@ -10,7 +10,7 @@ use linux_raw_sys::net::{
 };
 
 use super::Restored;
-use super::socket::{is_unix, local, other_end, partner};
+use super::socket::{is_lost, is_unix, local, other_end, partner};
 use crate::report::OrFail;
 
 /// The most descriptors that go with a message (unix(7)).
@@ -19,10 +19,16 @@ pub const MOST_PASSED: usize = 253;
 /// Sends again what was in the queue of a socket.
 pub fn restore(restored: &Restored<'_>, socket: &Socket) {
     let Restored { record, state, .. } = *restored;
-    let messages = &state[size_of::<Socket>() + socket.options_length as usize..];
-    if messages.is_empty() {
-        return;
-    }
+    let messages = match socket.parts(&state[size_of::<Socket>()..]) {
+        Ok(parts) if !parts.messages.is_empty() => parts.messages,
+        _ => return,
+    };
+    // Of a connection that is lost what had been received; of one that is not, nothing.
+    let count = match socket.phase {
+        phase::ESTABLISHED if is_lost(record) => 1,
+        phase::ESTABLISHED => 0,
+        _ => usize::MAX,
+    };
     let step = format_args!("sending again what was on its way to descriptor {}", record.fd);
     let named;
     let from = if !socket.was_connected() {
@@ -38,7 +44,7 @@ pub fn restore(restored: &Restored<'_>, socket: &Socket) {
     };
     let is_stream = u32::from(socket.kind) == SOCK_STREAM;
     let pid = restored.head.process().0.pid;
-    for (message, tail) in all_with_tails::<SocketMessage>(messages) {
+    for (message, tail) in all_with_tails::<SocketMessage>(messages).take(count) {
         let (passed, bytes) = message.passed_and_bytes(tail);
         let mut credentials = [message.pid, message.user, message.group];
         if message.pid == pid {
@@ -47,7 +53,7 @@ pub fn restore(restored: &Restored<'_>, socket: &Socket) {
         let message = Sent { from, is_unix: is_unix(socket), is_stream, credentials };
         let sent = message.send(bytes, passed);
         // A connection that is lost may be lost some bytes earlier.
-        if socket.phase != phase::CLOSED {
+        if ![phase::CLOSED, phase::ESTABLISHED].contains(&socket.phase) {
             sent.or_fail(step);
         }
     }

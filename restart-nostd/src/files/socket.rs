@@ -5,20 +5,21 @@
 //! and the end of what was connected to something that is gone.
 //!
 //! A socket that was connected is made as one end of a new connection. If the other end is not the
-//! program's, it is this program's until then: at a number of its own, see [`other_end`].
+//! program's, it is this program's until then: at a number of its own, see [`other_end`]. What is known to
+//! stand is made again as it was, if possible, or else such a connection: see [`connect`].
 
 use ckpt_image::files::{Descriptor, Socket, descriptor, ending, phase};
 use ckpt_image::record::first;
 use ckpt_sys::Errno;
 use ckpt_sys::call::{self, Address, Fd, File};
-use linux_raw_sys::general::{F_DUPFD_CLOEXEC, F_SETFL, O_CLOEXEC, O_NONBLOCK};
+use linux_raw_sys::general::{F_DUPFD_CLOEXEC, F_GETFD, F_SETFL, O_CLOEXEC, O_NONBLOCK};
 use linux_raw_sys::net::{
     AF_NETLINK, AF_UNIX, IPPROTO_IPV6, IPV6_V6ONLY, SHUT_RD, SHUT_WR, SO_ERROR, SO_LINGER,
     SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
 };
 
 use super::{BEYOND, Relaxed, Restored, descriptors, for_each_open_file, move_beyond};
-use super::{options, sent, socket_names};
+use super::{connection, options, sent, socket_names};
 use crate::image::Image;
 use crate::report::{OrFail, fail, note};
 
@@ -39,6 +40,9 @@ pub fn is_unix(socket: &Socket) -> bool {
 /// Makes a socket, and the one that it is connected to.
 pub fn restore(restored: &Restored<'_>) {
     let socket: Socket = restored.state();
+    if socket.phase == phase::ESTABLISHED {
+        return make_new(restored, &socket);
+    }
     if !socket.was_connected() {
         return make(restored, &socket);
     }
@@ -46,26 +50,30 @@ pub fn restore(restored: &Restored<'_>) {
     match partner(restored, &socket) {
         Some(other) if other.record.fd < restored.record.fd => {} // It has been made with that.
         Some(other) => {
-            let [one, two] = connection(&socket, &other.state()).or_fail(step);
+            let [one, two] = loop_back(&socket, &other.state()).or_fail(step);
             take(restored, one);
             take(&Restored { record: &other.record, ..*restored }, two);
         }
-        None => {
-            let [own, other] = match connection(&socket, &socket) {
-                // Without a network there is nothing to be lost.
-                Err(errno) if socket.phase == phase::CLOSED => {
-                    note(format_args!("{step}: {errno}; it has never been connected, now"));
-                    return make(restored, &Socket { local_length: 0, ..socket });
-                }
-                ends => ends.or_fail(step),
-            };
-            take(restored, own);
-            let number = other_end(restored.record);
-            let made = call::fcntl(other.fd(), F_DUPFD_CLOEXEC, number.0 as u32).or_fail(step);
-            if made as i32 != number.0 {
-                Err::<(), _>(Errno::EMFILE).or_fail(step);
-            }
+        None => lose_later(restored, &socket),
+    }
+}
+
+/// Makes a connection whose other end is this program's, until it is lost.
+pub fn lose_later(restored: &Restored<'_>, socket: &Socket) {
+    let step = format_args!("making the connection of descriptor {}", restored.record.fd);
+    let [own, other] = match loop_back(socket, socket) {
+        // Without a network there is nothing to be lost.
+        Err(errno) if socket.phase != phase::PAIRED => {
+            note(format_args!("{step}: {errno}; it has never been connected, now"));
+            return make(restored, &Socket { local_length: 0, ..*socket });
         }
+        ends => ends.or_fail(step),
+    };
+    take(restored, own);
+    let number = other_end(restored.record);
+    let made = call::fcntl(other.fd(), F_DUPFD_CLOEXEC, number.0 as u32).or_fail(step);
+    if made as i32 != number.0 {
+        Err::<(), _>(Errno::EMFILE).or_fail(step);
     }
 }
 
@@ -105,8 +113,13 @@ pub fn other_end(record: &Descriptor) -> Fd {
     Fd(BEYOND.load(Relaxed).saturating_add(OWN).saturating_add(record.fd))
 }
 
+/// Whether it is one of a connection that is going to be lost: this program has the other end.
+pub fn is_lost(record: &Descriptor) -> bool {
+    call::fcntl(other_end(record), F_GETFD, 0).is_ok()
+}
+
 /// Two sockets that are connected, of the kinds that these were, out of the way.
-fn connection(one: &Socket, other: &Socket) -> Result<[File; 2], Errno> {
+fn loop_back(one: &Socket, other: &Socket) -> Result<[File; 2], Errno> {
     let kind = u32::from(one.kind) | O_CLOEXEC;
     let ends = match is_unix(one) {
         true => call::socketpair(AF_UNIX, kind, 0)?.map(File::from_fd),
@@ -149,18 +162,23 @@ fn take(restored: &Restored<'_>, socket: File) {
     restored.take(socket.into_fd());
 }
 
-/// Makes a socket that was not connected. A Unix socket gets its options and name later.
-fn make(restored: &Restored<'_>, socket: &Socket) {
+/// Makes a new socket of the same kind.
+fn make_new(restored: &Restored<'_>, socket: &Socket) {
     let Restored { record, .. } = *restored;
     let kind = u32::from(socket.kind) | record.flags & (O_CLOEXEC | O_NONBLOCK);
     let made = call::socket(socket.family.into(), kind, socket.protocol)
         .or_fail(format_args!("making the socket {}", record.fd));
     restored.take(made);
+}
+
+/// Makes a socket that was not connected. A Unix socket gets its options and name later.
+fn make(restored: &Restored<'_>, socket: &Socket) {
+    make_new(restored, socket);
     if is_unix(socket) {
         return;
     }
     options::restore(restored, socket);
-    let fd = Fd(record.fd);
+    let fd = Fd(restored.record.fd);
     let address = local(socket);
     if address.host_and_port().is_none_or(|(_, port)| port != 0) && address.length > 0 {
         match bind(fd, socket, &address) {
@@ -202,19 +220,26 @@ fn bind(fd: Fd, socket: &Socket, address: &Address) -> Result<(), Errno> {
     }
 }
 
-/// Does with the sockets what other processes can see, and what needs all descriptors.
+/// Makes connections to other processes again, now that those sockets are waiting for connections that have
+/// the same addresses.
+pub fn connect(image: &Image) {
+    for_each(image, listen);
+    connection::restore(image);
+}
+
+/// Does with the sockets what else other processes can see, and what needs all descriptors.
 pub fn finish(image: &Image) {
-    let for_each = |act: fn(&Restored<'_>, &Socket)| {
-        for_each_open_file(image, |restored| {
-            if restored.record.kind == descriptor::SOCKET {
-                act(restored, &restored.state());
-            }
-        });
-    };
-    for_each(listen);
-    for_each(socket_names::restore);
-    for_each(sent::restore);
-    for_each(end);
+    for_each(image, socket_names::restore);
+    for_each(image, sent::restore);
+    for_each(image, end);
+}
+
+fn for_each(image: &Image, act: fn(&Restored<'_>, &Socket)) {
+    for_each_open_file(image, |restored| {
+        if restored.record.kind == descriptor::SOCKET {
+            act(restored, &restored.state());
+        }
+    });
 }
 
 /// Lets it wait for connections; a Unix socket has to have a name first.
@@ -248,7 +273,7 @@ fn end(restored: &Restored<'_>, socket: &Socket) {
     if is_unix(socket) || socket.was_connected() {
         options::restore(restored, socket);
     }
-    if socket.was_connected() && partner(restored, socket).is_none() {
+    if socket.was_connected() && is_lost(restored.record) {
         lose(fd, File::from_fd(other_end(restored.record)), socket);
     }
     for (bit, how) in [(1, SHUT_RD), (2, SHUT_WR)] {
@@ -266,14 +291,18 @@ fn lose(fd: Fd, other: File, socket: &Socket) {
             // What is closed with something in its queue is a reset.
             let _ = call::send_message(fd, b"x", &[]);
         } else {
-            // struct linger: on, and no time.
-            let at_once = [1_i32.to_ne_bytes(), 0_i32.to_ne_bytes()];
-            let _ =
-                call::set_socket_option(other.fd(), SOL_SOCKET, SO_LINGER, at_once.as_flattened());
+            end_at_once(other.fd());
         }
     }
     drop(other);
     if socket.ending == ending::TOLD {
         let _ = call::socket_number(fd, SOL_SOCKET, SO_ERROR);
     }
+}
+
+/// Lets a TCP socket reset its connection when it is closed.
+pub fn end_at_once(fd: Fd) {
+    // struct linger: on, and no time.
+    let at_once = [1_i32.to_ne_bytes(), 0_i32.to_ne_bytes()];
+    let _ = call::set_socket_option(fd, SOL_SOCKET, SO_LINGER, at_once.as_flattened());
 }

@@ -2,13 +2,15 @@
 
 use ckpt_image::files::{
     Descriptor, EventCounter, FileTimer, Lock, Message, Pipe, PseudoTerminal, Queue, QueueMessage,
-    Socket, SocketMessage, SocketOption, Terminal, Watch, WatchQueue, Watched, descriptor, lock,
-    phase,
+    Socket, SocketMessage, SocketOption, SocketParts, Terminal, Watch, WatchQueue, Watched,
+    descriptor, lock, phase,
 };
 use ckpt_image::record::{all, all_with_tails, are_whole, first};
 use ckpt_sys::call::Address;
 use linux_raw_sys::general::O_PATH;
-use linux_raw_sys::net::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, SOCK_DGRAM, SOCK_STREAM};
+use linux_raw_sys::net::{
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, IPPROTO_TCP, SOCK_DGRAM, SOCK_STREAM,
+};
 
 use super::sent;
 
@@ -60,17 +62,29 @@ fn behind<T: bytemuck::Pod>(bytes: &[u8]) -> Option<&[u8]> {
 
 fn is_socket(state: &[u8]) -> Option<bool> {
     let (socket, rest) = first::<Socket>(state).ok()?;
-    let (options, messages) = rest.split_at_checked(socket.options_length as usize)?;
+    let SocketParts { options, connection, messages } = socket.parts(rest).ok()?;
     Some(
         phase::KNOWN.contains(&socket.phase)
             && usize::from(socket.local_length) <= Address::MOST
             && usize::from(socket.remote_length) <= Address::MOST
             && can_be(&socket, !messages.is_empty())
+            && (connection.is_none() || is_tcp(&socket) && are_queues(messages))
             && are_whole::<SocketOption>(options)
             && are_whole::<SocketMessage>(messages)
             && all_with_tails::<SocketMessage>(messages)
                 .all(|(message, _)| message.passed as usize <= sent::MOST_PASSED),
     )
+}
+
+fn is_tcp(socket: &Socket) -> bool {
+    [AF_INET, AF_INET6].contains(&socket.family.into())
+        && (socket.kind.into(), socket.protocol) == (SOCK_STREAM, IPPROTO_TCP as u32)
+}
+
+/// Whether messages are what a connection has in its two queues.
+fn are_queues(messages: &[u8]) -> bool {
+    let all = all_with_tails::<SocketMessage>(messages);
+    all.clone().count() == 2 && all.clone().all(|(message, _)| message.passed == 0)
 }
 
 /// Whether there is such a socket, and it can have been done with it what it says, and have something in

@@ -1,0 +1,386 @@
+//! TCP connections to other processes, which those that have the privilege get back as they were. The other
+//! end is a process that is not checkpointed. Both are in a network namespace of their own, in which an
+//! ordinary user has the privilege, too.
+
+mod common;
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+use std::time::Instant;
+
+use common::place::run;
+use common::{
+    PATIENCE, Place, Program, Running, User, cargo, each_user, not_run, repetitions, work,
+};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
+
+/// Tells `run` to do something.
+fn tell(run: &mut Running, command: &str) {
+    run.send(command);
+    run.expect("ok");
+}
+
+/// Asks `run` to do something of which it tells a number.
+fn ask(run: &mut Running, command: &str) -> u64 {
+    run.send(command);
+    run.line().parse().expect("a number")
+}
+
+/// The arguments of nsenter(1) with which `command` is run in the namespaces of a process.
+fn entering<'a>(user: User, process: &Running, command: &[&'a str]) -> Vec<&'a str> {
+    let namespaces: &[&str] = match user {
+        User::Root => &["-n"],
+        User::Ordinary => &["-U", "-n", "--preserve-credentials"],
+    };
+    [namespaces, &["-t", process.pid.to_string().leak()], command].concat()
+}
+
+/// The two ends of a connection.
+struct Ends<'p> {
+    program: Program<'p>,
+    /// The one that is checkpointed.
+    own: Running,
+    peer: Running,
+}
+
+impl<'p> Ends<'p> {
+    /// Two ends at `host`; nothing if there is no network namespace to be had.
+    fn of(place: &'p Place, compiler: &str, host: &str) -> Option<Self> {
+        let target = place.compiled(compiler, "tcp_end").args([host]);
+        let unshare = match place.user {
+            User::Root => "-n",
+            User::Ordinary => "-Urn",
+        };
+        let probe = place.system("/usr/bin/true").wrapped("/usr/bin/unshare", &[unshare]);
+        if !probe.start_bare().wait().success() {
+            not_run("TCP connections that stay: no network namespace is to be had here");
+            return None;
+        }
+        let mut peer = target.clone().wrapped("/usr/bin/unshare", &[unshare]).start_bare();
+        tell(&mut peer, "up");
+        let program = target.wrapped("/usr/bin/nsenter", &entering(place.user, &peer, &[]));
+        let own = program.start();
+        Some(Self { program, own, peer })
+    }
+
+    /// Connects them; the peer waits for the connection, or else does the program.
+    fn connect(&mut self, peer_waits: bool) {
+        let (waiting, connecting) = match peer_waits {
+            true => (&mut self.peer, &mut self.own),
+            false => (&mut self.own, &mut self.peer),
+        };
+        let port = ask(waiting, "listen");
+        tell(connecting, &format!("connect {port}"));
+        tell(waiting, "accept");
+    }
+
+    /// Two that are connected.
+    fn connected(place: &'p Place, compiler: &str, host: &str) -> Option<Self> {
+        let mut ends = Self::of(place, compiler, host)?;
+        ends.connect(true);
+        Some(ends)
+    }
+
+    /// Ends the program as if its machine had been lost: the peer hears nothing of it.
+    fn vanish(&mut self) {
+        tell(&mut self.peer, "deaf");
+        let sockets = self.stop();
+        self.own.kill();
+        drop(sockets);
+    }
+
+    /// Stops the program, and lets nothing be sent when its sockets are closed: `TCP_REPAIR`.
+    fn stop(&self) -> Vec<OwnedFd> {
+        let pid = Pid::from_raw(self.own.pid).expect("an id");
+        let process = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
+        rustix::process::kill_process(pid, Signal::STOP).expect("kill");
+        let numbers = fs::read_dir(format!("/proc/{}/fd", self.own.pid)).expect("its descriptors");
+        let numbers = numbers.map(|entry| entry.expect("one").file_name());
+        let mut sockets = Vec::new();
+        for number in numbers {
+            let number = number.to_string_lossy().parse().expect("a number");
+            let socket = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).expect("getfd");
+            let (on, size) = (1_i32, size_of::<i32>() as libc::socklen_t);
+            // SAFETY: the kernel reads an integer.
+            let result = unsafe {
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::IPPROTO_TCP,
+                    19,
+                    (&raw const on).cast(),
+                    size,
+                )
+            };
+            if result == 0 {
+                sockets.push(socket);
+            }
+        }
+        sockets
+    }
+
+    /// Restarts the program from its image. The peer hears it again as soon as the connection is there: no
+    /// event tells that.
+    fn restart(&mut self) {
+        self.own = self.program.restart(&self.program.image);
+        let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.peer.pid));
+        let deadline = Instant::now() + PATIENCE;
+        // Both ends, one of which is the peer's.
+        while tables.iter().map(|table| established_in(table)).sum::<usize>() < 2 {
+            if self.own.has_ended() || Instant::now() > deadline {
+                self.own.fail("the connection is not made again");
+            }
+            std::thread::yield_now();
+        }
+        tell(&mut self.peer, "hear");
+    }
+
+    /// What is sent from either end gets to the other one.
+    fn exchange(&mut self) {
+        for count in [1, 70_000] {
+            let command = format!("{count}");
+            tell(&mut self.own, &format!("send {command}"));
+            tell(&mut self.peer, &format!("receive {command}"));
+            tell(&mut self.peer, &format!("send {command}"));
+            tell(&mut self.own, &format!("receive {command}"));
+        }
+        tell(&mut self.own, "nothing");
+        tell(&mut self.peer, "nothing");
+    }
+
+    /// Restarts the program from its image after it has gone on, or its peer has gone: it is told that the
+    /// connection has been reset when it has received `unread` bytes that it had not read.
+    fn restart_to_be_reset(&mut self, unread: u64) {
+        self.own = self.program.restart(&self.program.image);
+        tell(&mut self.own, &format!("receive {unread}"));
+        tell(&mut self.own, "reset");
+    }
+
+    /// The program has said why the connection is lost.
+    fn has_said(&mut self, why: &str) {
+        let line = self.own.error_line();
+        let is_note = line.starts_with("restart-static: note: the connection of descriptor ");
+        assert!(is_note && line.contains(why), "{line}");
+    }
+
+    /// The program has had nothing to say.
+    fn is_silent(&mut self) {
+        assert_eq!(self.own.errors(), "");
+    }
+}
+
+/// How many ends of established connections a table of the kernel's has.
+fn established_in(table: &str) -> usize {
+    let text = fs::read_to_string(table).expect("the table");
+    let states = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(3));
+    states.filter(|state| ["01", "05", "08"].contains(state)).count() // or half-closed
+}
+
+/// What `ckpt check` says of a program.
+fn checked(program: &Running) -> String {
+    run(Command::new(cargo::command()).args(["check", &program.pid.to_string()]))
+}
+
+#[test]
+fn connections_go_on() {
+    each_user(|place| {
+        for (compiler, host, peer_waits) in [
+            ("gcc", "127.0.0.1", true),
+            ("musl-gcc", "::1", true),
+            ("gcc", "::ffff:127.0.0.1", false),
+            ("musl-gcc", "127.0.0.1", false),
+        ] {
+            println!("{compiler}, {host}, {peer_waits}");
+            let Some(mut ends) = Ends::of(place, compiler, host) else { return };
+            ends.connect(peer_waits);
+            ends.exchange();
+            for _ in 0..3 {
+                tell(&mut ends.own, "send 5000");
+                tell(&mut ends.peer, "send 7000");
+                let found = checked(&ends.own);
+                assert!(found.contains("1 TCP connection to other processes can go on"), "{found}");
+                ends.own.checkpoint();
+                ends.is_silent();
+                ends.vanish();
+                ends.restart();
+                tell(&mut ends.peer, "receive 5000");
+                tell(&mut ends.own, "receive 7000");
+                ends.exchange();
+                ends.is_silent();
+            }
+        }
+    });
+}
+
+/// What is on its way in both directions, with and without what the ends can agree on.
+#[test]
+fn full_queues() {
+    each_user(|place| {
+        for (setting, value, generations) in [
+            ("tcp_timestamps", "1", 2),
+            ("tcp_timestamps", "0", 1),
+            ("tcp_sack", "0", 1),
+            ("tcp_window_scaling", "0", 1),
+        ] {
+            println!("{setting} {value}");
+            let Some(mut ends) = Ends::of(place, "gcc", "127.0.0.1") else { return };
+            tell(&mut ends.peer, &format!("set {setting} {value}"));
+            // An ordinary user may not have larger buffers than these.
+            tell(&mut ends.peer, "set tcp_wmem 4096 16384 300000");
+            ends.connect(true);
+            for _ in 0..generations {
+                let out = ask(&mut ends.own, "fill");
+                let in_ = ask(&mut ends.peer, "fill");
+                // What is sent is lost from here on, so that nothing gets there after the checkpoint.
+                tell(&mut ends.peer, "down");
+                ends.own.checkpoint();
+                ends.vanish();
+                tell(&mut ends.peer, "up");
+                ends.restart();
+                tell(&mut ends.peer, &format!("receive {out}"));
+                tell(&mut ends.own, &format!("receive {in_}"));
+                ends.exchange();
+                ends.is_silent();
+            }
+        }
+    });
+}
+
+/// One end has sent all; the other one still sends.
+#[test]
+fn a_peer_that_has_finished() {
+    each_user(|place| {
+        let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
+        tell(&mut ends.peer, "send 7000");
+        tell(&mut ends.peer, "finish");
+        for _ in 0..2 {
+            tell(&mut ends.own, "send 5000");
+            ends.own.checkpoint();
+            ends.vanish();
+            ends.restart();
+            tell(&mut ends.peer, "receive 5000");
+        }
+        tell(&mut ends.own, "receive 7000");
+        tell(&mut ends.own, "end");
+        tell(&mut ends.own, "send 70000");
+        tell(&mut ends.own, "finish");
+        tell(&mut ends.peer, "receive 70000");
+        tell(&mut ends.peer, "end");
+        ends.is_silent();
+    });
+}
+
+/// The program that runs on does not notice, and neither does its peer.
+#[test]
+fn checkpoints_while_bytes_flow() {
+    each_user(|place| {
+        let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
+        let count = work(20_000_000);
+        for run in [&mut ends.peer, &mut ends.own] {
+            run.send(&format!("relay {count}"));
+            run.expect("begins");
+        }
+        for _ in 0..repetitions(20) {
+            ends.own.checkpoint();
+        }
+        ends.own.expect("ok");
+        ends.peer.expect("ok");
+        ends.is_silent();
+    });
+}
+
+/// A checkpoint at any instant: the connection goes on, or it is reset, and no byte is another one.
+#[test]
+fn machines_that_are_lost_while_bytes_flow() {
+    each_user(|place| {
+        let mut outcomes = [0; 2];
+        for _ in 0..repetitions(5) {
+            let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
+            for run in [&mut ends.peer, &mut ends.own] {
+                run.send("relay 100000000");
+                run.expect("begins");
+            }
+            ends.own.checkpoint();
+            let sockets = ends.stop();
+            ends.own.kill();
+            drop(sockets);
+            ends.own = ends.program.restart(&ends.program.image);
+            let (own, peer) = (ends.own.line(), ends.peer.line());
+            let is_whole = own == "ok" && peer == "ok";
+            assert!(is_whole || (own == "reset" && peer == "reset"), "{own}, {peer}");
+            outcomes[usize::from(is_whole)] += 1;
+        }
+        println!("{} reset, {} not", outcomes[0], outcomes[1]);
+    });
+}
+
+#[test]
+fn a_program_that_has_gone_on() {
+    each_user(|place| {
+        for commands in [["own send 10", "peer receive 10"], ["peer send 10", "own receive 10"]] {
+            println!("{commands:?}");
+            let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
+            tell(&mut ends.peer, "send 7000");
+            ends.own.checkpoint();
+            if commands[0] == "peer send 10" {
+                tell(&mut ends.own, "receive 7000");
+            }
+            for command in commands {
+                match command.split_once(' ').expect("who and what") {
+                    ("own", what) => tell(&mut ends.own, what),
+                    (_, what) => tell(&mut ends.peer, what),
+                }
+            }
+            let sockets = ends.stop();
+            ends.own.kill();
+            drop(sockets);
+            ends.restart_to_be_reset(7000);
+            // It may not have been told; what it sends is answered by that.
+            ends.peer.send("poke");
+            ends.peer.expect("reset");
+            ends.has_said("since the checkpoint");
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_is_gone() {
+    each_user(|place| {
+        let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
+        tell(&mut ends.peer, "send 7000");
+        ends.own.checkpoint();
+        let sockets = ends.stop();
+        ends.own.kill();
+        drop(sockets);
+        tell(&mut ends.peer, "close");
+        ends.restart_to_be_reset(7000);
+        ends.is_silent();
+    });
+}
+
+/// A program that is killed, and not its machine: the kernel has told the peer.
+#[test]
+fn a_program_that_is_killed() {
+    each_user(|place| {
+        let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
+        ends.own.checkpoint();
+        ends.own.kill();
+        tell(&mut ends.peer, "end");
+        ends.restart_to_be_reset(0);
+        ends.has_said("is lost: "); // Its addresses are still taken, or the peer has been told.
+    });
+}
+
+#[test]
+fn a_restart_without_the_privilege() {
+    each_user(|place| {
+        let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
+        tell(&mut ends.peer, "send 7000");
+        ends.own.checkpoint();
+        ends.vanish();
+        let without = entering(place.user, &ends.peer, &["/usr/bin/unshare", "-Ur"]);
+        ends.program = ends.program.wrapped("/usr/bin/nsenter", &without);
+        ends.restart_to_be_reset(7000);
+        ends.has_said("it takes CAP_NET_ADMIN");
+    });
+}
