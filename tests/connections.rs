@@ -10,9 +10,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::place::run;
-use common::{
-    PATIENCE, Place, Program, Running, User, cargo, each_user, not_run, repetitions, work,
-};
+use common::{PATIENCE, Place, Program, Running, User, cargo, each_user, not_run, repetitions};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 
 /// Tells `run` to do something.
@@ -82,12 +80,25 @@ impl<'p> Ends<'p> {
         Some(ends)
     }
 
-    /// Ends the program as if its machine had been lost: the peer hears nothing of it.
+    /// Ends the program as if its machine had been lost: the peer hears nothing of it, nor that there is
+    /// another one without such a connection now.
     fn vanish(&mut self) {
-        tell(&mut self.peer, "deaf");
+        tell(&mut self.peer, "shield");
+        self.cut_off();
+    }
+
+    /// Ends the program without anything being sent by that.
+    fn cut_off(&mut self) {
         let sockets = self.stop();
         self.own.kill();
         drop(sockets);
+        // Children of other tests may have them until they become other programs.
+        let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.peer.pid));
+        let deadline = Instant::now() + PATIENCE;
+        while tables.iter().map(|table| established_in(table)).sum::<usize>() > 1 {
+            assert!(Instant::now() < deadline, "the program's end is still there");
+            std::thread::yield_now();
+        }
     }
 
     /// Stops the program, and lets nothing be sent when its sockets are closed: `TCP_REPAIR`.
@@ -119,20 +130,9 @@ impl<'p> Ends<'p> {
         sockets
     }
 
-    /// Restarts the program from its image. The peer hears it again as soon as the connection is there: no
-    /// event tells that.
+    /// Restarts the program from its image.
     fn restart(&mut self) {
         self.own = self.program.restart(&self.program.image);
-        let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.peer.pid));
-        let deadline = Instant::now() + PATIENCE;
-        // Both ends, one of which is the peer's.
-        while tables.iter().map(|table| established_in(table)).sum::<usize>() < 2 {
-            if self.own.has_ended() || Instant::now() > deadline {
-                self.own.fail("the connection is not made again");
-            }
-            std::thread::yield_now();
-        }
-        tell(&mut self.peer, "hear");
     }
 
     /// What is sent from either end gets to the other one.
@@ -146,6 +146,23 @@ impl<'p> Ends<'p> {
         }
         tell(&mut self.own, "nothing");
         tell(&mut self.peer, "nothing");
+    }
+
+    /// Lets both ends send and receive as fast as they can.
+    fn relay(&mut self) {
+        for run in [&mut self.peer, &mut self.own] {
+            run.send("relay");
+            run.expect("begins");
+        }
+    }
+
+    /// Lets them finish; returns what became of it at the program's end and at its peer's.
+    fn finish_relay(&mut self) -> [String; 2] {
+        let mut ends = [&mut self.own, &mut self.peer];
+        for run in &mut ends {
+            run.send("finish");
+        }
+        ends.map(|run| run.line())
     }
 
     /// Restarts the program from its image after it has gone on, or its peer has gone: it is told that the
@@ -195,8 +212,8 @@ fn connections_go_on() {
             ends.connect(peer_waits);
             ends.exchange();
             for _ in 0..3 {
-                tell(&mut ends.own, "send 5000");
-                tell(&mut ends.peer, "send 7000");
+                tell(&mut ends.own, "deliver 5000");
+                tell(&mut ends.peer, "deliver 7000");
                 let found = checked(&ends.own);
                 assert!(found.contains("1 TCP connection to other processes can go on"), "{found}");
                 ends.own.checkpoint();
@@ -251,10 +268,10 @@ fn full_queues() {
 fn a_peer_that_has_finished() {
     each_user(|place| {
         let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
-        tell(&mut ends.peer, "send 7000");
+        tell(&mut ends.peer, "deliver 7000");
         tell(&mut ends.peer, "finish");
         for _ in 0..2 {
-            tell(&mut ends.own, "send 5000");
+            tell(&mut ends.own, "deliver 5000");
             ends.own.checkpoint();
             ends.vanish();
             ends.restart();
@@ -275,16 +292,11 @@ fn a_peer_that_has_finished() {
 fn checkpoints_while_bytes_flow() {
     each_user(|place| {
         let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
-        let count = work(20_000_000);
-        for run in [&mut ends.peer, &mut ends.own] {
-            run.send(&format!("relay {count}"));
-            run.expect("begins");
-        }
+        ends.relay();
         for _ in 0..repetitions(20) {
             ends.own.checkpoint();
         }
-        ends.own.expect("ok");
-        ends.peer.expect("ok");
+        assert_eq!(ends.finish_relay(), ["ok", "ok"]);
         ends.is_silent();
     });
 }
@@ -296,19 +308,16 @@ fn machines_that_are_lost_while_bytes_flow() {
         let mut outcomes = [0; 2];
         for _ in 0..repetitions(5) {
             let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
-            for run in [&mut ends.peer, &mut ends.own] {
-                run.send("relay 100000000");
-                run.expect("begins");
-            }
+            ends.relay();
             ends.own.checkpoint();
-            let sockets = ends.stop();
-            ends.own.kill();
-            drop(sockets);
-            ends.own = ends.program.restart(&ends.program.image);
-            let (own, peer) = (ends.own.line(), ends.peer.line());
-            let is_whole = own == "ok" && peer == "ok";
-            assert!(is_whole || (own == "reset" && peer == "reset"), "{own}, {peer}");
-            outcomes[usize::from(is_whole)] += 1;
+            ends.cut_off();
+            ends.restart();
+            let outcome = ends.finish_relay();
+            assert!(
+                [["ok", "ok"], ["reset", "reset"]].contains(&outcome.each_ref().map(|s| &s[..])),
+                "{outcome:?}"
+            );
+            outcomes[usize::from(outcome[0] == "ok")] += 1;
         }
         println!("{} reset, {} not", outcomes[0], outcomes[1]);
     });
@@ -320,7 +329,7 @@ fn a_program_that_has_gone_on() {
         for commands in [["own send 10", "peer receive 10"], ["peer send 10", "own receive 10"]] {
             println!("{commands:?}");
             let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
-            tell(&mut ends.peer, "send 7000");
+            tell(&mut ends.peer, "deliver 7000");
             ends.own.checkpoint();
             if commands[0] == "peer send 10" {
                 tell(&mut ends.own, "receive 7000");
@@ -331,9 +340,7 @@ fn a_program_that_has_gone_on() {
                     (_, what) => tell(&mut ends.peer, what),
                 }
             }
-            let sockets = ends.stop();
-            ends.own.kill();
-            drop(sockets);
+            ends.cut_off();
             ends.restart_to_be_reset(7000);
             // It may not have been told; what it sends is answered by that.
             ends.peer.send("poke");
@@ -347,11 +354,9 @@ fn a_program_that_has_gone_on() {
 fn a_peer_that_is_gone() {
     each_user(|place| {
         let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
-        tell(&mut ends.peer, "send 7000");
+        tell(&mut ends.peer, "deliver 7000");
         ends.own.checkpoint();
-        let sockets = ends.stop();
-        ends.own.kill();
-        drop(sockets);
+        ends.cut_off();
         tell(&mut ends.peer, "close");
         ends.restart_to_be_reset(7000);
         ends.is_silent();
@@ -375,7 +380,7 @@ fn a_program_that_is_killed() {
 fn a_restart_without_the_privilege() {
     each_user(|place| {
         let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
-        tell(&mut ends.peer, "send 7000");
+        tell(&mut ends.peer, "deliver 7000");
         ends.own.checkpoint();
         ends.vanish();
         let without = entering(place.user, &ends.peer, &["/usr/bin/unshare", "-Ur"]);

@@ -12,6 +12,7 @@
  *     connect PORT        connects
  *     accept              takes a connection
  *     send COUNT          sends so many bytes
+ *     deliver COUNT       the same, and waits until the other end has got them
  *     fill                sends as many as there is room for; answers how many
  *     receive COUNT       receives so many
  *     nothing             makes sure that there is nothing to be received
@@ -20,9 +21,9 @@
  *     reset               makes sure that the connection has been reset, all having been received
  *     poke                sends something, though the connection has been lost; answers `reset`
  *     close               has nothing more to do with it
- *     deaf, hear          lets the kernel drop what the other end sends, or not
- *     relay COUNT         answers `begins`, then sends and receives so many bytes as fast as it can; answers
- *                         `ok`, or `reset`
+ *     shield              lets the kernel drop what would reset the connection
+ *     relay               answers `begins`, then sends and receives as fast as it can; when it is told `finish`
+ *                         it sends no more, and receives what there is; answers `ok`, or `reset`
  *     quit
  *
  * It reads through a duplicate of its descriptor, when an epoll set says so. */
@@ -166,41 +167,82 @@ static int poke(void)
     return 2;
 }
 
-static int deaf(void)
+/* A packet filter sees a segment from its header on. These are structures of linux/filter.h, which musl does
+ * not have. */
+static int shield(void)
 {
-    /* struct sock_filter: return 0 */
-    struct { unsigned short code; unsigned char yes, no; unsigned k; } nothing = {6, 0, 0, 0};
-    struct { unsigned short count; void *filter; } program = {1, &nothing};
+    enum { FLAGS = 13, RESET = 4, LOAD_BYTE = 0x30, JUMP_IF_SET = 0x45, RETURN = 6 };
+    struct { unsigned short code; unsigned char yes, no; unsigned value; } lines[] = {
+        {LOAD_BYTE, 0, 0, FLAGS},
+        {JUMP_IF_SET, 0, 1, RESET},
+        {RETURN, 0, 0, 0},
+        {RETURN, 0, 0, -1},
+    };
+    struct { unsigned short count; void *lines; } program = {4, lines};
     DO(setsockopt(end, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program));
     return 1;
 }
 
-/* Pieces of any length in both directions at once. */
-static int relay(unsigned long count)
+static int deliver(unsigned long count)
 {
-    unsigned long until_sent = sent + count, until_received = received + count;
+    int unacknowledged;
+    if (!send_some(count))
+        return 0;
+    do
+        DO(ioctl(end, TIOCOUTQ, &unacknowledged));
+    while (unacknowledged > 0);
+    return 1;
+}
+
+static int relaying[2]; /* whether it sends, and receives */
+
+/* Returns why the relay has ended, if it has. */
+static const char *receive_piece(void)
+{
+    ssize_t done = recv(copy, bytes, 1 + received * 17 % 7000, MSG_DONTWAIT);
+    if (done < 0)
+        return errno == ECONNRESET ? "reset" : "FAIL: recv";
+    if (!is_filled(bytes, done, received + SEED))
+        return "FAIL: other bytes";
+    relaying[1] = done > 0;
+    received += done;
+    return NULL;
+}
+
+static const char *send_piece(void)
+{
+    size_t piece = 1 + sent * 31 % 5000;
+    fill(bytes, piece, sent + SEED);
+    ssize_t done = send(end, bytes, piece, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (done < 0 && errno != EAGAIN)
+        return errno == ECONNRESET || errno == EPIPE ? "reset" : "FAIL: send";
+    sent += done > 0 ? done : 0;
+    return NULL;
+}
+
+/* Pieces of any length in both directions at once. */
+static int relay(void)
+{
+    const char *why = NULL;
+    char line[16];
+    relaying[0] = relaying[1] = 1;
     puts("begins");
-    while (sent < until_sent || received < until_received) {
-        size_t piece = 1 + sent * 31 % 5000;
-        struct pollfd polled = {end, POLLIN | (sent < until_sent ? POLLOUT : 0), 0};
-        DO(poll(&polled, 1, -1));
-        if (polled.revents & POLLIN) {
-            ssize_t done = recv(copy, bytes, 1 + received * 17 % 7000, MSG_DONTWAIT);
-            if (done <= 0 || !is_filled(bytes, done, received + SEED)) {
-                printf("%s\n", done < 0 && errno == ECONNRESET ? "reset" : "FAIL: other bytes");
-                return 2;
-            }
-            received += done;
+    while (relaying[0] || relaying[1]) {
+        short events = (relaying[0] ? POLLOUT : 0) | (relaying[1] ? POLLIN : 0);
+        struct pollfd polled[] = {{end, events, 0}, {relaying[0] ? 0 : -1, POLLIN, 0}};
+        DO(poll(polled, 2, -1));
+        if (polled[0].revents & POLLIN)
+            why = receive_piece();
+        if (!why && polled[0].revents & POLLOUT)
+            why = send_piece();
+        if (why) {
+            puts(why);
+            return 2;
         }
-        if (polled.revents & POLLOUT) {
-            piece = piece < until_sent - sent ? piece : until_sent - sent;
-            fill(bytes, piece, sent + SEED);
-            ssize_t done = send(end, bytes, piece, MSG_DONTWAIT | MSG_NOSIGNAL);
-            if (done < 0 && errno != EAGAIN) {
-                printf("%s\n", errno == ECONNRESET || errno == EPIPE ? "reset" : "FAIL: send");
-                return 2;
-            }
-            sent += done > 0 ? done : 0;
+        if (polled[1].revents) {
+            DO(fgets(line, sizeof line, stdin) ? 0 : -1);
+            DO(shutdown(end, SHUT_WR));
+            relaying[0] = 0;
         }
     }
     return 1;
@@ -233,6 +275,8 @@ static int obey(const char *line)
     }
     if (IS("send"))
         return send_some(number);
+    if (IS("deliver"))
+        return deliver(number);
     if (IS("fill"))
         return send_all();
     if (IS("receive"))
@@ -256,15 +300,10 @@ static int obey(const char *line)
     }
     if (IS("poke"))
         return poke();
-    if (IS("deaf"))
-        return deaf();
-    if (IS("hear")) {
-        int none = 0;
-        DO(setsockopt(end, SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof none));
-        return 1;
-    }
+    if (IS("shield"))
+        return shield();
     if (IS("relay"))
-        return relay(number);
+        return relay();
     puts("FAIL: what?");
     return 0;
 }

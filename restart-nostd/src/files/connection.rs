@@ -5,7 +5,8 @@
 //! for for ever. So each peer is asked, before any byte of the program's can be sent. Its answer has the
 //! number of the byte that it sends next, and that of the byte that it waits for; the kernel believes it,
 //! and notes the first one (`snd_wl1`), only if the second one is of a byte that the image knows of. A
-//! connection that is out of step is reset, at both ends.
+//! connection that is out of step is reset, at both ends. What the peer sends while a socket is not complete
+//! is dropped.
 //!
 //! What has been sent and not been acknowledged counts as lost on the way, even if it had not left the
 //! machine: so its receipt is no surprise. It comes to no harm if the peer gets it twice.
@@ -22,6 +23,7 @@ use linux_raw_sys::net::{
     SO_SNDBUFFORCE, SOL_SOCKET, TCP_TIMESTAMP, TCPI_OPT_SACK, TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE,
     tcp_repair_window,
 };
+use linux_raw_sys::ptrace::{BPF_K, BPF_RET};
 
 use super::socket::{self, is_lost, local, lose_later, remote};
 use super::{Restored, for_each_open_file, options};
@@ -47,6 +49,9 @@ enum Open {
     /// The peer has sent something that is not here; it may come yet.
     Behind,
 }
+
+/// A packet filter that lets nothing through: an instruction, `BPF_RET | BPF_K`, and 0 bytes.
+const NOTHING: [u8; 8] = [(BPF_RET | BPF_K) as u8, 0, 0, 0, 0, 0, 0, 0];
 
 /// What could not be done, and why.
 type Obstacle = (&'static str, Errno);
@@ -98,22 +103,20 @@ fn for_each(image: &Image, mut act: impl FnMut(&Established<'_>)) {
 
 /// Asks each peer where it stands, again and again until it answers, all of them at once.
 fn come_into_step(image: &Image, losses: &mut Losses) {
-    /// How long.
-    const PATIENCE: u64 = 3_000_000_000;
     /// A peer tells strangers where it stands but twice a second (`tcp_invalid_ratelimit`).
     const AGAIN: u64 = 600_000_000;
     const PAUSE: u64 = 5_000_000;
-    let now = || call::clock(CLOCK_MONOTONIC as i32);
-    let start = now();
-    let mut asked = 0;
+    let start = call::clock(CLOCK_MONOTONIC as i32);
+    let age = since_checkpoint(image);
+    let (mut asked, mut next) = (0, start);
     loop {
-        let is_time = now() >= start + asked * AGAIN;
-        let is_over = now() >= start + PATIENCE;
+        let now = call::clock(CLOCK_MONOTONIC as i32);
+        let is_time = now >= next;
         let mut is_open = false;
         for_each(image, |established| {
             let Some(why) = established.open_question() else { return };
             let is_known = why == Open::Astray && is_time && asked > 1;
-            if is_over || is_known {
+            if is_known || now - start >= why.patience(age) {
                 losses.add(established, format_args!("{}", why.in_words()));
                 return established.reset();
             }
@@ -125,12 +128,32 @@ fn come_into_step(image: &Image, losses: &mut Losses) {
         if !is_open {
             return;
         }
-        asked += u64::from(is_time);
+        if is_time {
+            (asked, next) = (asked + 1, now + AGAIN);
+        }
         let _ = call::futex_wait(&AtomicU32::new(0), 0, Some(PAUSE));
     }
 }
 
+/// How long ago the checkpoint was.
+fn since_checkpoint(image: &Image) -> u64 {
+    let taken_at = image.head().process().0.taken_at;
+    call::clock(CLOCK_REALTIME as i32).saturating_sub(taken_at)
+}
+
 impl Open {
+    /// How long it may last, `age` after the checkpoint. A peer sends again what is not acknowledged at
+    /// intervals that double: if that has been on its way since the checkpoint, it comes before the double
+    /// time is over.
+    fn patience(self, age: u64) -> u64 {
+        const USUAL: u64 = 3_000_000_000;
+        const MOST: u64 = 30_000_000_000;
+        match self {
+            Self::Silent | Self::Astray => USUAL,
+            Self::Behind => age.saturating_mul(2).clamp(USUAL, MOST),
+        }
+    }
+
     fn in_words(self) -> &'static str {
         match self {
             Self::Silent => "the peer does not answer",
@@ -166,6 +189,7 @@ impl<'a> Established<'a> {
         let [received, sent] = self.queues;
         let privilege = "it takes CAP_NET_ADMIN, TCP_REPAIR";
         call::begin_repair(fd).map_err(|errno| (privilege, errno))?;
+        call::set_socket_filter(fd, &NOTHING).map_err(|errno| ("a packet filter", errno))?;
         self.enlarge_buffers();
         // The addresses may be old ones.
         let _ = call::set_socket_number(fd, IPPROTO_IPV6 as u32, IPV6_V6ONLY, 0);
@@ -176,12 +200,17 @@ impl<'a> Established<'a> {
             let number = next.wrapping_sub(bytes.len() as u32);
             call::set_next_in_queue(fd, queue, number).map_err(|errno| ("its numbers", errno))?;
         }
-        call::connect(fd, &remote(&self.socket)).map_err(|errno| ("connect", errno))?;
+        call::connect(fd, &remote(&self.socket)).map_err(|errno| match errno {
+            // Another socket has both, perhaps still that of the program.
+            Errno::EADDRNOTAVAIL => ("its addresses", Errno::EADDRINUSE),
+            errno => ("connect", errno),
+        })?;
         self.agree().map_err(|errno| ("what the ends have agreed on", errno))?;
         for (queue, bytes) in [(TcpQueue::Received, received), (TcpQueue::Sent, sent)] {
             fill(fd, queue, bytes).map_err(|errno| ("room for what is on its way", errno))?;
         }
-        self.set_window().map_err(|errno| ("its windows", errno))
+        self.set_window().map_err(|errno| ("its windows", errno))?;
+        call::remove_socket_filter(fd).map_err(|errno| ("its packet filter", errno))
     }
 
     /// Makes the buffers as large as they were. The kernel may enlarge them further.
@@ -226,8 +255,7 @@ impl<'a> Established<'a> {
     /// The timestamp that would be sent by now: one that is older than those that the peer has got would not
     /// be accepted.
     fn timestamp(&self) -> u32 {
-        let taken_at = self.restored.head.process().0.taken_at;
-        let microseconds = call::clock(CLOCK_REALTIME as i32).saturating_sub(taken_at) / 1000;
+        let microseconds = since_checkpoint(self.restored.image) / 1000;
         match self.connection.timestamp {
             odd if odd & 1 != 0 => odd.wrapping_add(microseconds as u32) | 1,
             even => even.wrapping_add((microseconds / 1000) as u32 + 2) & !1,
@@ -260,12 +288,16 @@ impl<'a> Established<'a> {
             return None;
         }
         let (answered, next) = numbers(self.fd()).ok()?;
-        let is_before = |one: u32, other: u32| (one.wrapping_sub(other) as i32) < 0;
-        if is_before(answered, self.connection.next_received) {
-            let has_come = information.tcpi_segs_in > 0;
-            return Some(if has_come { Open::Astray } else { Open::Silent });
+        let expected = self.connection.next_received;
+        if next != expected {
+            return None; // It has come.
         }
-        is_before(next, answered).then_some(Open::Behind)
+        match answered.wrapping_sub(expected) as i32 {
+            0 => None,
+            1.. => Some(Open::Behind),
+            _ if information.tcpi_segs_in > 0 => Some(Open::Astray),
+            _ => Some(Open::Silent),
+        }
     }
 
     /// Ends it at both ends.

@@ -9,8 +9,8 @@ use core::ptr::null_mut;
 use linux_raw_sys::general::{self as nr, iovec};
 use linux_raw_sys::net::{
     AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, MSG_CTRUNC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK,
-    SO_ATTACH_FILTER, SO_GET_FILTER, SO_PEEK_OFF, SOL_SOCKET, TCP_INFO, cmsghdr, msghdr,
-    sockaddr_in, sockaddr_in6, tcp_info,
+    SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_GET_FILTER, SO_PEEK_OFF, SOL_SOCKET, TCP_INFO, cmsghdr,
+    msghdr, sockaddr_in, sockaddr_in6, tcp_info,
 };
 use linux_raw_sys::ptrace::{sock_filter, sock_fprog};
 
@@ -184,6 +184,11 @@ pub fn set_socket_filter(fd: Fd, filter: &[u8]) -> Result<()> {
     };
     let (program, size) = (&raw const program, size_of::<sock_fprog>());
     call!(__NR_setsockopt, fd, SOL_SOCKET, SO_ATTACH_FILTER, program, size).map(drop)
+}
+
+/// Takes it away again: `SO_DETACH_FILTER`.
+pub fn remove_socket_filter(fd: Fd) -> Result<()> {
+    set_socket_number(fd, SOL_SOCKET, SO_DETACH_FILTER, 0)
 }
 
 /// getsockopt(2) of a number.
