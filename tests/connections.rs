@@ -1,6 +1,5 @@
 //! TCP connections to other processes, which those that have the privilege get back as they were. The other
-//! end is a process that is not checkpointed. Both are in a network namespace of their own, in which an
-//! ordinary user has the privilege, too.
+//! end is a process that is not checkpointed: see `common::ends`.
 
 mod common;
 
@@ -9,77 +8,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
 use std::time::Instant;
 
+use common::ends::{Ends, ask, entering, tell};
 use common::place::run;
-use common::{PATIENCE, Place, Program, Running, User, cargo, each_user, not_run, repetitions};
+use common::{PATIENCE, Running, cargo, each_user, repetitions};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 
-/// Tells `run` to do something.
-fn tell(run: &mut Running, command: &str) {
-    run.send(command);
-    run.expect("ok");
-}
-
-/// Asks `run` to do something of which it tells a number.
-fn ask(run: &mut Running, command: &str) -> u64 {
-    run.send(command);
-    run.line().parse().expect("a number")
-}
-
-/// The arguments of nsenter(1) with which `command` is run in the namespaces of a process.
-fn entering<'a>(user: User, process: &Running, command: &[&'a str]) -> Vec<&'a str> {
-    let namespaces: &[&str] = match user {
-        User::Root => &["-n"],
-        User::Ordinary => &["-U", "-n", "--preserve-credentials"],
-    };
-    [namespaces, &["-t", process.pid.to_string().leak()], command].concat()
-}
-
-/// The two ends of a connection.
-struct Ends<'p> {
-    program: Program<'p>,
-    /// The one that is checkpointed.
-    own: Running,
-    peer: Running,
-}
-
-impl<'p> Ends<'p> {
-    /// Two ends at `host`; nothing if there is no network namespace to be had.
-    fn of(place: &'p Place, compiler: &str, host: &str) -> Option<Self> {
-        let target = place.compiled(compiler, "tcp_end").args([host]);
-        let unshare = match place.user {
-            User::Root => "-n",
-            User::Ordinary => "-Urn",
-        };
-        let probe = place.system("/usr/bin/true").wrapped("/usr/bin/unshare", &[unshare]);
-        if !probe.start_bare().wait().success() {
-            not_run("TCP connections that stay: no network namespace is to be had here");
-            return None;
-        }
-        let mut peer = target.clone().wrapped("/usr/bin/unshare", &[unshare]).start_bare();
-        tell(&mut peer, "up");
-        let program = target.wrapped("/usr/bin/nsenter", &entering(place.user, &peer, &[]));
-        let own = program.start();
-        Some(Self { program, own, peer })
-    }
-
-    /// Connects them; the peer waits for the connection, or else does the program.
-    fn connect(&mut self, peer_waits: bool) {
-        let (waiting, connecting) = match peer_waits {
-            true => (&mut self.peer, &mut self.own),
-            false => (&mut self.own, &mut self.peer),
-        };
-        let port = ask(waiting, "listen");
-        tell(connecting, &format!("connect {port}"));
-        tell(waiting, "accept");
-    }
-
-    /// Two that are connected.
-    fn connected(place: &'p Place, compiler: &str, host: &str) -> Option<Self> {
-        let mut ends = Self::of(place, compiler, host)?;
-        ends.connect(true);
-        Some(ends)
-    }
-
+impl Ends<'_> {
     /// Ends the program as if its machine had been lost: the peer hears nothing of it, nor that there is
     /// another one without such a connection now.
     fn vanish(&mut self) {
@@ -330,6 +264,8 @@ fn a_program_that_has_gone_on() {
             println!("{commands:?}");
             let Some(mut ends) = Ends::connected(place, "gcc", "127.0.0.1") else { return };
             tell(&mut ends.peer, "deliver 7000");
+            // It has a packet filter that would keep from it that the connection is lost.
+            tell(&mut ends.own, "shield");
             ends.own.checkpoint();
             if commands[0] == "peer send 10" {
                 tell(&mut ends.own, "receive 7000");

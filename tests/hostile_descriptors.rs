@@ -4,7 +4,6 @@
 mod common;
 
 use std::any::type_name;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -19,6 +18,7 @@ use ckpt_image::files::{
     WatchQueue, Watched, descriptor,
 };
 use ckpt_image::record::{MessageQueue, Segment, Session, WithTail, all_with_tails, first, kind};
+use common::ends::{Ends, tell};
 use common::place::names_in;
 use common::{
     Edited, Liar, Place, Program, User, are_spaces_to_be_had, cargo, cases, random, repetitions,
@@ -242,31 +242,34 @@ fn forget(names: &str, key: i32) {
     }
 }
 
-/// Lies about each field of each kind of record that the images of `kinds` of a target have.
-fn lie_about(target: &str, kinds: &[&str]) {
-    lie_about_as(target, kinds, |program| program);
+/// What is told about images instead of the truth, and what becomes of it.
+struct Lies {
+    document: String,
+    random: StdRng,
+    /// Which records have been lied about.
+    seen: BTreeSet<(u32, u32, &'static str, String)>,
+    outcomes: [usize; 3],
 }
 
-/// The same, of programs and restarts that `change` changes.
-fn lie_about_as(target: &str, kinds: &[&str], change: impl Fn(Program<'_>) -> Program<'_>) {
-    let document = fs::read_to_string(cargo::project().join("docs/format.md")).expect("the format");
-    let random = RefCell::new(random());
-    let mut seen = BTreeSet::new();
-    let mut outcomes = [0; 3];
-    for holds in cases(kinds) {
-        let place = Place::new(User::Ordinary);
-        let liar = Liar::of(change(place.compiled("gcc", target).args([holds])));
-        let outside = Outside::of(&place);
+impl Lies {
+    fn new() -> Lies {
+        let document = fs::read_to_string(cargo::project().join("docs/format.md"));
+        let document = document.expect("the format");
+        Lies { document, random: random(), seen: BTreeSet::new(), outcomes: [0; 3] }
+    }
+
+    /// Lies about each field of each kind of record in an image of `holds`.
+    fn tell(&mut self, liar: &Liar<'_>, holds: &str, records: Vec<Record>, put_back: impl Fn()) {
         let mut all = Vec::new();
-        for record in records(&liar.truth) {
+        for record in records {
             let of = if record.name == "Descriptor" { "" } else { holds };
-            if !seen.insert((record.note, record.kind, record.name, of)) {
+            if !self.seen.insert((record.note, record.kind, record.name, of.to_owned())) {
                 continue;
             }
-            for (field, offset, size) in fields(&document, record.name) {
+            for (field, offset, size) in fields(&self.document, record.name) {
                 let at = record.at + offset;
                 let truth = &liar.truth.bytes(record.note)[at..at + size];
-                for lie in lies(truth, &mut random.borrow_mut()) {
+                for lie in lies(truth, &mut self.random) {
                     let what = format!(
                         "{holds}: {}.{field} of kind {} is {lie:x?} instead of {truth:x?}",
                         record.name, record.kind
@@ -276,12 +279,28 @@ fn lie_about_as(target: &str, kinds: &[&str], change: impl Fn(Program<'_>) -> Pr
             }
         }
         for (note, at, lie, what) in cases(&all) {
-            outside.put_back(liar.pid);
+            put_back();
             let outcome = liar.tells(liar.with(note, at, &lie), &what);
-            outcomes[outcome as usize] += 1;
+            self.outcomes[outcome as usize] += 1;
         }
+        println!("refused, ended, died: {:?}", self.outcomes);
     }
-    println!("refused, ended, died: {outcomes:?}");
+}
+
+/// Lies about what the images of `kinds` of a target have.
+fn lie_about(target: &str, kinds: &[&str]) {
+    lie_about_as(target, kinds, |program| program);
+}
+
+/// The same, of programs and restarts that `change` changes.
+fn lie_about_as(target: &str, kinds: &[&str], change: impl Fn(Program<'_>) -> Program<'_>) {
+    let mut lies = Lies::new();
+    for holds in cases(kinds) {
+        let place = Place::new(User::Ordinary);
+        let liar = Liar::of(change(place.compiled("gcc", target).args([holds])));
+        let outside = Outside::of(&place);
+        lies.tell(&liar, holds, records(&liar.truth), || outside.put_back(liar.pid));
+    }
 }
 
 #[test]
@@ -324,6 +343,27 @@ fn sockets() {
             "netlink",
         ],
     );
+}
+
+/// A connection with something on its way in both directions, whose peer is gone when there is the image.
+#[test]
+fn connections() {
+    let place = Place::new(User::Ordinary);
+    let Some(Ends { program, mut own, mut peer }) = Ends::connected(&place, "gcc", "127.0.0.1")
+    else {
+        return;
+    };
+    tell(&mut own, "deliver 1");
+    tell(&mut peer, "deliver 3000");
+    tell(&mut peer, "down");
+    tell(&mut own, "send 2000");
+    let liar = Liar::of_running(program, own);
+    tell(&mut peer, "up");
+    tell(&mut peer, "close"); // There is a byte that it has not read: this is a reset.
+    let mut records = records(&liar.truth);
+    records.retain(|record| record.kind == descriptor::SOCKET);
+    assert!(records.iter().any(|record| record.name == "Connection"));
+    Lies::new().tell(&liar, "connection", records, || {});
 }
 
 #[test]

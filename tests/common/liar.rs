@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use ckpt_image::record::{Mapping, mapping};
 
-use super::{Edited, Program, cargo, place};
+use super::{Edited, Program, Running, cargo, place};
 
 /// What became of an image.
 #[derive(Debug, PartialEq)]
@@ -46,6 +46,11 @@ impl<'p> Liar<'p> {
     pub fn of(program: Program<'p>) -> Liar<'p> {
         let mut run = program.start();
         run.expect("ready");
+        Liar::of_running(program, run)
+    }
+
+    /// The same of one that has been started.
+    pub fn of_running(program: Program<'p>, mut run: Running) -> Liar<'p> {
         run.reads_stdin();
         run.checkpoint();
         run.kill();

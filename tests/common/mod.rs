@@ -10,6 +10,7 @@
 pub mod answers;
 pub mod cargo;
 mod edited;
+pub mod ends;
 mod filter;
 pub mod kernel;
 mod liar;

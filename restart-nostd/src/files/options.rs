@@ -11,23 +11,25 @@ use linux_raw_sys::net::{
 use linux_raw_sys::netlink::{NETLINK_ADD_MEMBERSHIP, NETLINK_LIST_MEMBERSHIPS};
 
 use super::Restored;
+use super::socket::is_lost;
 use crate::report::note;
 
 /// Sets them.
 pub fn restore(restored: &Restored<'_>, socket: &Socket) {
     let fd = Fd(restored.record.fd);
+    let is_over = socket.phase == phase::CLOSED || is_lost(restored.record);
     let options = &restored.state[size_of::<Socket>()..][..socket.options_length as usize];
     for (option, value) in all_with_tails::<SocketOption>(options) {
         let SocketOption { level, name, .. } = option;
         // It has been decided by the connection.
         let decided = socket.was_connected() && (level, name) == (IPPROTO_IPV6 as u32, IPV6_V6ONLY);
         // It would be in the way of the end of a connection.
-        let filters = level == SOL_SOCKET && [SO_ATTACH_FILTER, SO_LOCK_FILTER].contains(&name);
-        let is_over = filters && socket.phase == phase::CLOSED;
+        let in_the_way =
+            is_over && level == SOL_SOCKET && [SO_ATTACH_FILTER, SO_LOCK_FILTER].contains(&name);
         if !decided
-            && !is_over
+            && !in_the_way
             && let Err(errno) = set(fd, level, name, value)
-            && socket.phase != phase::CLOSED
+            && !is_over
         {
             note(format_args!(
                 "option {name} of level {level} of the socket {} is not restored: {errno}",
