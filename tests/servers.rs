@@ -277,9 +277,15 @@ fn an_address_that_is_taken() {
         // The program itself has both.
         program.refuses_to_restart(&program.image, &["socket 3", &port.to_string(), "end that"]);
         run.kill();
-        let taken = TcpListener::bind(("127.0.0.1", port)).expect("the port");
+        // Not a socket of this process: children of other tests may have it for a while when it is closed.
+        let script = format!(
+            "import socket; s = socket.create_server(('127.0.0.1', {port}))\n\
+            print('taken', flush=True); input()"
+        );
+        let mut taken = place.system("/usr/bin/python3").args(["-c", &script]).start_bare();
+        taken.expect("taken");
         program.refuses_to_restart(&program.image, &["socket 3", &port.to_string(), "end that"]);
-        drop(taken);
+        taken.kill();
         std::fs::remove_file(place.path("name")).expect("removing the name");
         let name = place.path("name");
         let taken = UnixListener::bind(&name).expect("the name");
