@@ -311,7 +311,7 @@ fn too_little_memory() {
     each_user(|place| {
         let program = place.target("recursion");
         checkpointed(&program);
-        for kilobytes in [100, 1000, 5000, 20_000] {
+        for kilobytes in [100, 2000, 5000, 20_000] {
             let script = format!("ulimit -v {kilobytes}; exec \"$0\" \"$@\"");
             let mut run =
                 program.clone().wrapped("/bin/bash", &["-c", &script]).restart(&program.image);

@@ -20,16 +20,17 @@ use linux_raw_sys::general::{
     PROT_NONE, PROT_READ, PROT_WRITE,
 };
 
-/// Bytes no access may reach: an overflow of the stack faults instead of spoiling a neighbour. A
-/// multiple of every page size.
-const GUARD: usize = 64 << 10;
+/// The largest page there is, and a multiple of all others.
+const LARGEST_PAGE: usize = 64 << 10;
+/// Bytes no access may reach: an overflow of the stack faults instead of spoiling a neighbour.
+const GUARD: usize = LARGEST_PAGE;
 const STACK: usize = 192 << 10;
 /// The text of a file of `/proc`.
 const TEXT: usize = 64 << 10;
 /// Words of `/proc/thread-self/pagemap`.
 const PAGEMAP: usize = 4096;
-/// Pages on their way from memory to the file. A multiple of every page size.
-const PAGES: usize = 256 << 10;
+/// Pages on their way from memory to the file.
+const PAGES: usize = 4 * LARGEST_PAGE;
 /// The mappings as they stand in the image.
 const MAPPINGS: usize = 8 << 20;
 /// The notes: the mappings again, and all the rest.
@@ -48,7 +49,8 @@ const SLOTS: usize = GUARD
     + SEGMENTS * (size_of::<ProgramHeader>() + size_of::<u64>())
     + threads::MOST * size_of::<u32>();
 
-const SIZE: usize = SLOTS + threads::MOST * size_of::<Slot>();
+/// Whole pages, as all that a program has.
+const SIZE: usize = (SLOTS + threads::MOST * size_of::<Slot>()).next_multiple_of(LARGEST_PAGE);
 
 /// The scratch memory of this process.
 #[derive(Clone, Copy)]
