@@ -299,7 +299,7 @@ fn leave_the_alternate_stack() {
 fn end_on_time_in_spite_of_requests() {
     each_user(|place| {
         let names = ["nanosleep", "poll", "select", "until_monotonic", "sigtimedwait"];
-        for name in going_on("gcc", &names) {
+        for name in cases(&going_on("gcc", &names)) {
             let mut run = start(&place.compiled("gcc", "calls").args([name, "time", "2000"]));
             let watch = Watch::renames(&place.path(""));
             run.until("for its end", Some(&watch), |run| {
@@ -386,7 +386,7 @@ fn write_all() {
     each_user(|place| {
         for compiler in ["gcc", "musl-gcc"] {
             let program = place.compiled(compiler, "calls");
-            for (name, number, streams) in CALLS {
+            for (name, number, streams) in cases(&CALLS) {
                 if is_ended(compiler, name) {
                     ends_in_part(&program, name, number);
                     continue;

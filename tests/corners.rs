@@ -5,7 +5,7 @@ mod common;
 use std::io::Error;
 use std::{fs, io};
 
-use common::{Place, Program, Running, User, Watch, not_run, repetitions};
+use common::{Place, Program, Running, User, Watch, not_run, repetitions, work};
 
 /// What the C programs here begin with: `wait_for_line` says that all is set up, and waits.
 const BEGINNING: &str = r#"
@@ -303,7 +303,7 @@ fn hardly_any_interval() {
         if lines == 0 {
             run.answer(&images).expect("an image");
         }
-        for number in 1..1000 {
+        for number in 1..=work(1000) {
             run.expect(&number.to_string());
         }
         run.signal(libc::SIGTERM);

@@ -132,8 +132,9 @@ impl Place {
         Program::new(self, path.into())
     }
 
-    /// Compiles the C program `tests/targets/NAME.c` with `compiler`, `gcc` or `musl-gcc`, and makes
-    /// sure that it came out for the C library that was asked for; unless that has been done beforehand.
+    /// Compiles the program `tests/targets/NAME.c` with `compiler`, `gcc` or `musl-gcc`, or `NAME.cc` with
+    /// `g++`, and makes sure that it came out for the C library that was asked for; unless that has been done
+    /// beforehand.
     pub fn compiled(&self, compiler: &str, name: &str) -> Program<'_> {
         let key = format!("{name}-{compiler}");
         if let Some(targets) = cargo::targets() {
@@ -143,7 +144,8 @@ impl Place {
         if program.exists() {
             return Program::new(self, program);
         }
-        let source = cargo::project().join(format!("tests/targets/{name}.c"));
+        let ending = if compiler == "g++" { "cc" } else { "c" };
+        let source = cargo::project().join(format!("tests/targets/{name}.{ending}"));
         compile(compiler, &["-O2", "-g", "-pthread"], &source, &program);
         let interpreter = interpreter(&program).expect("a dynamically linked program");
         assert_eq!(interpreter.contains("ld-musl"), compiler == "musl-gcc", "{interpreter}");
