@@ -417,32 +417,33 @@ fn inspect_lists_all_threads() {
     });
 }
 
-#[test]
-fn inspect_lists_semaphores() {
+/// What `ckpt inspect` prints of a program that holds objects of System V, and the key of one of them.
+fn inspected(target: &str, holds: &str) -> (String, String) {
     let place = Place::new(User::Ordinary);
-    let mut run = place.compiled("gcc", "holds_memory").args(["sets"]).start();
+    let mut run = place.compiled("gcc", target).args([holds]).start();
     run.expect("ready");
     let image = run.checkpoint();
     let (status, output, errors) = place.ckpt(&["inspect", image.to_str().expect("UTF-8")]);
     assert_eq!((status, &*errors), (Some(0), ""));
-    let key = format!("key {:#x}, mode 0640, values 3 (+2 at the end)", 0x5eed_0000 | run.pid);
-    assert!(output.contains("SEMAPHORES") && output.contains(&key), "no {key} in {output}");
-    assert!(output.contains("key 0x0, mode 0600, values 2\n"), "{output}");
+    let key = format!("key {:#x}", 0x5eed_0000 | run.pid);
     run.quit();
+    (output, key)
+}
+
+#[test]
+fn inspect_lists_semaphores() {
+    let (output, key) = inspected("holds_memory", "sets");
+    let line = format!("{key}, mode 0640, values 3 (+2 at the end)");
+    assert!(output.contains("SEMAPHORES") && output.contains(&line), "no {line} in {output}");
+    assert!(output.contains("key 0x0, mode 0600, values 2\n"), "{output}");
 }
 
 #[test]
 fn inspect_lists_messages() {
-    let place = Place::new(User::Ordinary);
-    let mut run = place.compiled("gcc", "holds_messages").args(["full"]).start();
-    run.expect("ready");
-    let image = run.checkpoint();
-    let (status, output, errors) = place.ckpt(&["inspect", image.to_str().expect("UTF-8")]);
-    assert_eq!((status, &*errors), (Some(0), ""));
-    let key = format!("key {:#x}, mode 0640, 10 messages, 0 B of 10 B", 0x5eed_0000 | run.pid);
-    assert!(output.contains("MESSAGES") && output.contains(&key), "no {key} in {output}");
+    let (output, key) = inspected("holds_messages", "full");
+    let line = format!("{key}, mode 0640, 10 messages, 0 B of 10 B");
+    assert!(output.contains("MESSAGES") && output.contains(&line), "no {line} in {output}");
     assert!(output.contains("key 0x0, mode 0600, 10 messages, 0 B of 3 B\n"), "{output}");
-    run.quit();
 }
 
 #[test]

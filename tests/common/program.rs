@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::terminal::take_terminal;
-use super::{Place, Running, Terminal};
+use super::{Place, Running, Terminal, User};
 
 /// What a standard stream is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,6 +180,17 @@ impl<'p> Program<'p> {
     /// Continues it from `image`, which must be refused in one line that contains all of `words`.
     pub fn refuses_to_restart(&self, image: &Path, words: &[&str]) {
         self.refuses_to_restart_with(&[], image, words);
+    }
+
+    /// Continues it from `image` where the kernel gives only higher ids than that of an object which is gone:
+    /// without the privilege to choose one, that must be refused.
+    pub fn restarts_where_ids_have_passed(&self, image: &Path) {
+        if self.place.user == User::Ordinary {
+            return self.refuses_to_restart(image, &["its id", "CAP_CHECKPOINT_RESTORE"]);
+        }
+        let mut run = self.restart(image);
+        run.check();
+        run.quit();
     }
 
     /// The same with `options`.
